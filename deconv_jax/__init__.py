@@ -1,0 +1,35 @@
+"""Hear what a convolutional network has learnt about music: deconvolution and auralisation in JAX.
+
+    from deconv_jax import stft, deconvolve, auralise, load
+
+Names are imported when they are first used, so `import deconv_jax` costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FrontEnd": "spectrogram",
+    "stft": "spectrogram",
+    "istft": "spectrogram",
+    "Block": "network",
+    "Network": "network",
+    "paper_network": "network",
+    "deconvolve": "deconvolution",
+    "auralise": "auralisation",
+    "load": "training.workdir",
+    "InputError": "errors",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deconv_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"deconv_jax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

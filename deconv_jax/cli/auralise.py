@@ -1,0 +1,100 @@
+"""Makes the features of a trained network audible and visible.
+
+bin/auralise                                    layer 5 of built-in excerpts, into auralised/
+bin/auralise --layer=5 song.mp3 folder/         of any sound files, and of all below a folder
+bin/auralise --layer=all --features=top:12 --offset=30 song.mp3
+"""
+
+import sys
+
+from absl import flags
+
+from deconv_jax.cli.launch import compile_cache, launch
+
+_LAYER = flags.DEFINE_string("layer", "5", "Layer to explain, from 1; several as in 1,3; or all.")
+_FEATURES = flags.DEFINE_string("features", "all", "all, a list of numbers from 0 as in 3,17, or top:N by energy.")
+_OFFSET = flags.DEFINE_float("offset", None, "Seconds to skip in every file.", lower_bound=0.0)
+_DURATION = flags.DEFINE_string("duration", "4", "Seconds to explain, or full for the whole file.")
+_READING = flags.DEFINE_enum(
+    "reading", "phase", ["phase", "mask"], "phase: the image is the magnitude (the paper). mask: it scales the STFT."
+)
+_RECTIFY = flags.DEFINE_boolean("rectify", False, "Drop the negative values of an image.")
+_GAIN = flags.DEFINE_enum(
+    "gain", "match", ["match", "peak", "none"], "match: the original's loudness. peak: its peak. none: as it comes."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
+_OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
+
+
+def _chosen(text: str) -> str | list[int]:
+    if text == "all":
+        return text
+    if text.startswith("top:"):
+        if not text[4:].isdecimal() or int(text[4:]) < 1:
+            raise flags.Error(f"--features={text}: top: takes a whole number from 1, as in top:12")
+        return text
+    return _numbers("features", text)
+
+
+def _seconds(text: str) -> float | None:
+    if text == "full":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise flags.Error(f"--duration={text}: wanted is a number of seconds above 0, or full")
+    return seconds
+
+
+def _auralise(arguments: list[str]) -> int:
+    layers = None if _LAYER.value == "all" else _numbers("layer", _LAYER.value)
+    chosen, duration = _chosen(_FEATURES.value), _seconds(_DURATION.value)
+    compile_cache()
+    from deconv_jax import audio, export
+    from deconv_jax.corpus import builtin
+    from deconv_jax.errors import InputError
+    from deconv_jax.training import workdir
+
+    folder = _WORKDIR.value or (None if _CHECKPOINT.value else workdir.default_workdir())
+    trained = workdir.load(folder, _CHECKPOINT.value)
+    options = export.Options(
+        layers=layers or range(1, len(trained.network.blocks) + 1),
+        chosen=chosen,
+        reading=_READING.value,
+        rectify=_RECTIFY.value,
+        gain=_GAIN.value,
+        offset=_OFFSET.value or 0.0,
+        duration=duration,
+    )
+    export.check(trained, options)
+    paths = audio.find(arguments) if arguments else builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
+    if not paths:
+        raise InputError(
+            f"{', '.join(map(audio.shown, arguments))}: holds no sound files; name a file or another folder"
+        )
+    made, failed = export.export(trained, paths, _OUT.value, options)
+    for clip in made:
+        print(clip.absolute())
+    if failed:
+        print(f"{len(failed)} of {len(paths)} file(s) could not be used:", *failed, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Entry point of `bin/auralise` and `deconv-auralise`."""
+    return launch(_auralise, __name__, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What every command shares: flags, help, messages, exit status. Imports nothing heavy."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+from deconv_jax.errors import InputError
+
+WRONG_FLAGS = 2
+
+
+def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
+    """Parses the flags, runs `main` on what is left of the command line, and turns errors into one line each.
+
+    Args:
+      main: takes the arguments that are no flags; returns the exit status.
+      module: whose flags `--help` shows.
+      about: text above them.
+
+    Returns:
+      Exit status: main's; 1 for input that cannot be used; 2 for wrong flags; 130 when interrupted.
+    """
+    if any(a in ("--help", "-help", "-h") for a in sys.argv[1:]):
+        print(f"{about.strip()}\n\nFlags:{flags.FLAGS.module_help(module).split(':', 1)[1]}")
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("deconv_jax").setLevel(logging.INFO)
+    try:
+        arguments = flags.FLAGS(sys.argv)[1:]
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+        return _fail(str(error), WRONG_FLAGS)
+    try:
+        return main(arguments)
+    except flags.Error as error:
+        return _fail(str(error), WRONG_FLAGS)
+    except ValueError as error:
+        if _is_ours(error):
+            return _fail(str(error), WRONG_FLAGS)
+        raise
+    except (InputError, FloatingPointError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on or begins again", 130)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether this package raised it, about a setting, and not a library about a defect of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("deconv_jax")
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def compile_cache() -> None:
+    """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
+    import jax
+    import platformdirs
+
+    if not jax.config.values.get("jax_compilation_cache_dir"):
+        jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("deconv_jax") + "/compiled")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,0 +1,60 @@
+"""Trains a network that names the genre of 4-second clips, and reports how well it does.
+
+    bin/train                                       the built-in music, into runs/genre3
+    bin/train --config=configs/genre3.py --config.train.epochs=10
+    bin/train --config.data.root=DIR --workdir=W    your music: one sub-folder of sound files for each genre
+
+An interrupted run goes on from its last checkpoint when the same command is given again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from deconv_jax.cli.launch import compile_cache, launch
+
+
+def _find_config(path: str) -> str:
+    """The config file meant: as named, or else below the checkout, or among those installed with the package."""
+    name, _, variant = path.partition(":")
+    package = Path(__file__).resolve().parents[1]
+    places = [Path(name), package.parent / name, package / name]
+    found = next((p for p in places if p.is_file()), Path(name))
+    return f"{found}:{variant}" if variant else str(found)
+
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", _find_config("configs/genre3.py"), "Settings of the run; change one by --config.FIELD=VALUE."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
+
+
+def _train(arguments: list[str]) -> int:
+    if arguments:
+        raise flags.Error(f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR")
+    compile_cache()
+    from deconv_jax.training import loop, workdir
+
+    config = json.loads(_CONFIG.value.to_json())
+    folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
+    report = loop.train(config, folder, _CACHE_DIR.value)
+    print(f"test accuracy, {report['test']['by_clip']['n']} clips of {report['test']['by_song']['n']} songs:")
+    for name, result in {"network": report["test"]} | report["baselines"].items():
+        clip, song = (f"{result[by]['accuracy']:.3f}" for by in ("by_clip", "by_song"))
+        print(f"  {name:28} {clip} by clip   {song} by song")
+    print(f"report: {folder / 'report.json'}, {folder / 'report.png'}")
+    return 0
+
+
+def main() -> int:
+    """Entry point of `bin/train` and `deconv-train`."""
+    sys.argv = [f"--config={_find_config(a[9:])}" if a.startswith("--config=") else a for a in sys.argv]
+    return launch(_train, __name__, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""Deconvolution: a layer's feature maps → spectrograms, all features at once (paper, sections 2.1 and 3).
+
+For feature f of layer L: start from the pooled map f alone and walk back l = L … 1, each time unpooling with the
+switches of layer l, rectifying, and convolving with the transposed kernels of layer l, without bias. Nothing is
+rectified after the last convolution, so images may be negative (Zeiler & Fergus 2014, section 2.1). The same
+image is the vector-Jacobian product of the network, seeded with the map, with ReLU's backward rule replaced by a
+ReLU of the incoming signal.
+
+A clip of any length is cut into overlapping windows of a fixed number of frames. The overlap covers everything
+that the kept part of a window depends on, so the result does not depend on the cutting, memory does not grow with
+the length, and few shapes are ever compiled.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deconv_jax.layers import convolve_back, unpool
+from deconv_jax.network import Block, Network, Trace, layer_sizes
+
+WINDOW_FRAMES = 1024
+"""Frames that a window of a long clip contributes; clips up to about this length are one window."""
+
+CHUNK_BYTES = 32 * 2**20
+"""Largest intermediate array of one chunk of features and clips."""
+
+
+def deconvolve(
+    network: Network,
+    variables,
+    magnitude,
+    layer: int,
+    features: Sequence[int] | None = None,
+    *,
+    chunk: int | None = None,
+) -> jax.Array:
+    """Deconvolves features of one layer: what in this clip made them respond.
+
+    Args:
+      network, variables: as in `network.apply`.
+      magnitude: spectrogram, shape (freq, time), or a batch (clips, freq, time). Any number of frames.
+      layer: 1-based layer.
+      features: 0-based features, in the order wanted; all of the layer's if left out.
+      chunk: features walked back together; chosen from the shapes if left out. Changes memory, not results.
+
+    Returns:
+      Images, shape (features, freq, time) or (clips, features, freq, time), float32, in the unit of `magnitude`
+      up to a factor of the network's own. A feature that no part of the clip activates is exactly zero.
+
+    Raises:
+      ValueError: layer or feature does not exist, or the clip is too short for the layer.
+    """
+    return sweep(network, variables, magnitude, layer, features, chunk=chunk)[0]
+
+
+def sweep(
+    network: Network,
+    variables,
+    magnitude,
+    layer: int,
+    features: Sequence[int] | None = None,
+    *,
+    chunk: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """As `deconvolve`, and returns the pooled maps that it started from as well.
+
+    Returns:
+      images, shape (…, features, freq, time); maps, shape (…, features, layer freq, layer time).
+    """
+    chosen = check_features(network.blocks, layer, features)
+    magnitude = jnp.asarray(magnitude, jnp.float32)
+    if magnitude.ndim not in (2, 3):
+        raise ValueError(f"magnitude must be (freq, time) or (clips, freq, time), not of shape {magnitude.shape}")
+    single = magnitude.ndim == 2
+    batch = magnitude[None] if single else magnitude
+    clips, bins, frames = batch.shape
+    blocks = network.blocks[:layer]
+    layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
+    starts, length, kept, stride = _windows(blocks, frames)
+    batch = jnp.pad(batch, [(0, 0), (0, 0), (0, max(0, starts[-1] + length - frames))])
+    group = max(1, 4 * CHUNK_BYTES // (4 * bins * length * max(b.maps for b in blocks)))
+    if chunk is None:
+        chunk = _chunk(blocks, (bins, length))
+    padded = -(-len(chosen) // chunk) * chunk if len(chosen) > chunk else len(chosen)
+    numbers = jnp.asarray(np.pad(chosen, (0, padded - len(chosen)), mode="edge"))
+
+    def run(first: int, start: int) -> tuple[jax.Array, jax.Array]:
+        window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
+        valid = min(length, frames - start)
+        found = _sweep_window(network, variables, window, valid, numbers, layer, min(chunk, padded))
+        return found[0][:, : len(chosen)], found[1][:, : len(chosen)]
+
+    if len(starts) == 1 and clips <= group:
+        images, maps = run(0, 0)
+        images, maps = images[..., :frames], maps[..., :layer_frames]
+    else:
+        images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32)
+        maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32)
+        for first in range(0, clips, group):
+            for start, (begin, end) in zip(starts, kept, strict=True):
+                image, pooled = run(first, start)
+                begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
+                columns = slice(begin_column - start // stride, end_column - start // stride)
+                images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
+                maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
+    return (images[0], maps[0]) if single else (images, maps)
+
+
+def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] | None) -> np.ndarray:
+    """The features asked for as int32, shape (n,).
+
+    Raises:
+      ValueError: layer or feature does not exist.
+    """
+    if not 1 <= layer <= len(blocks):
+        raise ValueError(f"layer {layer} does not exist: this network has layers 1 to {len(blocks)}")
+    maps = blocks[layer - 1].maps
+    chosen = np.arange(maps) if features is None else np.asarray(features)
+    if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+        raise ValueError(f"features must be a list of at least one whole number, not {features!r}")
+    wrong = chosen[(chosen < 0) | (chosen >= maps)]
+    if wrong.size:
+        raise ValueError(f"feature {wrong[0]} does not exist: layer {layer} has features 0 to {maps - 1}")
+    return chosen.astype(np.int32)
+
+
+def backproject(
+    network: Network,
+    variables,
+    trace: Trace,
+    layer: int,
+    features,
+    size: tuple[int, int],
+    *,
+    chunk: int = 4,
+) -> jax.Array:
+    """The way back alone, from a given trace: the plain path, for any block spec.
+
+    Args:
+      network, variables: the kernels are taken from `variables["params"]`.
+      trace: of a batch, as `network.apply` returns it.
+      layer: 1-based.
+      features: int array, shape (n,), n a multiple of `chunk` or below it.
+      size: (freq, time) of the input.
+      chunk: features walked back together.
+
+    Returns:
+      Images, shape (clips, n, freq, time), before the input's scale is undone.
+    """
+    blocks = network.blocks[:layer]
+    kernels = [variables["params"][f"conv{l}"]["kernel"] for l in range(1, layer + 1)]
+    sizes = [tuple(size), *(t.pooled.shape[1:3] for t in trace[: layer - 1])]
+
+    def walk_back(numbers):
+        """(k,) features → (k, clips, freq, time)."""
+        clips = trace[0].pooled.shape[0]
+        signal = jnp.moveaxis(trace[layer - 1].pooled[..., numbers], -1, 0)[..., None]
+        switches = jnp.moveaxis(trace[layer - 1].switches[..., numbers], -1, 0)[..., None]
+        kernel = jnp.moveaxis(kernels[layer - 1][..., numbers], -1, 0)
+        for number in range(layer, 0, -1):
+            block = blocks[number - 1]
+            full = tuple(block.convolved(n, axis) for axis, n in enumerate(sizes[number - 1]))
+            back = functools.partial(unpool, window=block.pool, stride=block.stride, size=full)
+            if number == layer:
+                signal = jax.nn.relu(jax.vmap(back)(signal, switches))
+                signal = jax.vmap(functools.partial(_spread, padding=block.padding))(signal, kernel)
+            else:
+                switches = trace[number - 1].switches[None]
+                switches = jnp.broadcast_to(switches, signal.shape).reshape(-1, *signal.shape[2:])
+                signal = jax.nn.relu(back(signal.reshape(-1, *signal.shape[2:]), switches))
+                signal = convolve_back(signal, kernels[number - 1], block.padding)
+                signal = signal.reshape(-1, clips, *signal.shape[1:])
+        return signal[..., 0]
+
+    features = jnp.asarray(features)
+    if len(features) <= chunk:
+        return walk_back(features).swapaxes(0, 1)
+    images = lax.map(walk_back, features.reshape(-1, chunk))
+    return images.reshape(-1, *images.shape[2:]).swapaxes(0, 1)
+
+
+def _spread(signal: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    """`convolve_back` for a single map: as many shifted multiples as the kernel has cells.
+
+    signal (clips, freq, time, 1), kernel (height, width, maps) → (clips, freq, time, maps). With one map in, a
+    convolution is all memory traffic; shifted multiples fuse into one pass.
+    """
+    height, width = kernel.shape[:2]
+    top, left = ((height - 1) // 2, (width - 1) // 2) if padding == "SAME" else (0, 0)
+    freq, time = signal.shape[1:3]
+    out = (freq, time) if padding == "SAME" else (freq + height - 1, time + width - 1)
+    above, before = height - 1 - top, width - 1 - left
+    edges = [(0, 0), (above, out[0] - freq + height - 1 - above), (before, out[1] - time + width - 1 - before), (0, 0)]
+    padded = jnp.pad(signal, edges)
+    total = jnp.zeros((*signal.shape[:1], *out, kernel.shape[2]), signal.dtype)
+    for a in range(height):
+        for b in range(width):
+            rows, columns = slice(height - 1 - a, height - 1 - a + out[0]), slice(width - 1 - b, width - 1 - b + out[1])
+            total += padded[:, rows, columns] * kernel[a, b].reshape(1, 1, 1, -1)
+    return total
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer", "chunk"))
+def _sweep_window(network, variables, magnitude, frames, features, layer, chunk):
+    """(clips, freq, time) → images (clips, n, freq, time) and maps (clips, n, layer freq, layer time)."""
+    part = network.clone(blocks=network.blocks[:layer])
+    _, trace = part.apply(variables, magnitude, head=False, frames=frames)
+    images = backproject(part, variables, trace, layer, features, magnitude.shape[1:], chunk=chunk)
+    scale = jnp.asarray(variables.get("input", {}).get("scale", 1.0), jnp.float32)
+    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather than
+    # dividing, as the derivative would) brings it back to the magnitude's own unit.
+    images = images * scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
+    maps = jnp.moveaxis(trace[-1].pooled[..., features], -1, 1)
+    return images, maps
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _place(whole, part, start):
+    return lax.dynamic_update_slice(whole, part, start)
+
+
+def _chunk(blocks: Sequence[Block], size: tuple[int, int]) -> int:
+    """Features whose largest intermediate, an unpooled signal, stays within `CHUNK_BYTES`."""
+    sizes = layer_sizes(blocks, size)
+    largest = max(4 * f * t * below.maps for (f, t), below in zip(sizes[1:], blocks, strict=True))
+    return max(1, min(16, CHUNK_BYTES // (4 * largest)))
+
+
+def _windows(blocks: Sequence[Block], frames: int) -> tuple[list[int], int, list[tuple[int, int]], int]:
+    """How to cut a clip of so many frames.
+
+    Returns:
+      starts of the windows, their common length, the (begin, end) frames that each contributes, and the number
+      of frames between two columns of the last block's map.
+    """
+    stride = math.prod(b.stride[1] for b in blocks)
+    first, last = reach(blocks, axis=1)
+    halo = stride * -(-max(last // stride * stride - first, last + 1 + (-first - 1) // stride * stride) // stride)
+    hop = max(1, WINDOW_FRAMES // stride) * stride
+    length = hop + 2 * halo
+    if frames <= length:
+        return [0], _rounded(frames), [(0, frames)], stride
+    count = 1 + -(-(frames - length) // hop)
+    starts = [k * hop for k in range(count)]
+    edges = [0, *(start + halo for start in starts[1:]), frames]
+    return starts, length, list(itertools.pairwise(edges)), stride
+
+
+def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
+    """First and last input row or column that cell 0 of the last block's pooled map sees.
+
+    Cell j sees that range moved by j times the product of the strides; the width of the range is the true
+    receptive field. Axis 0 is frequency, 1 is time; without padding's share of the convolutions, "VALID".
+    """
+    first = last = 0
+    for block in reversed(blocks):
+        size, step = block.kernel[axis], block.stride[axis]
+        before = (size - 1) // 2 if block.padding == "SAME" else 0
+        first = first * step - before
+        last = last * step + block.pool[axis] - 1 + size - 1 - before
+    return first, last
+
+
+def _rounded(frames: int) -> int:
+    """The next of 16 lengths per octave: at most 6 % of padding, and few shapes to compile."""
+    step = 2 ** max(0, frames.bit_length() - 5)
+    return -(-frames // step) * step

@@ -1,0 +1,117 @@
+"""Arrays → pictures. Every function returns the bytes of a PNG; saving is the caller's."""
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+RANGE_DB = 70.0
+"""Decibels between the top and the bottom of a picture's scale."""
+
+BLANK = "inactive: no part of this clip activates it"
+"""Written across the picture of an image that is zero everywhere."""
+
+
+def decibels(image: np.ndarray, reference: float) -> np.ndarray:
+    """Level of |image| below a reference in dB, no lower than -`RANGE_DB`; same shape."""
+    level = np.abs(image) / (reference if reference > 0 else 1.0)
+    return np.maximum(20 * np.log10(np.maximum(level, 1e-12)), -RANGE_DB)
+
+
+class SpectrogramSheet:
+    """Axes for spectrograms of one shape, drawn once; each picture only redraws the image and its title.
+
+    Args:
+      frequencies: Hz, shape (freq,).
+      seconds: length of the clip in seconds.
+      scale: what 0 dB stands for, written beside the scale bar.
+    """
+
+    def __init__(self, frequencies: np.ndarray, seconds: float, scale: str):
+        self._figure = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
+        self._canvas = FigureCanvasAgg(self._figure)
+        axes = self._figure.add_subplot()
+        step = frequencies[1] - frequencies[0]
+        self._image = axes.imshow(
+            np.zeros((len(frequencies), 2)),
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            cmap="magma",
+            vmin=-RANGE_DB,
+            vmax=0,
+            extent=(0, seconds, frequencies[0] - step / 2, frequencies[-1] + step / 2),
+        )
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("frequency (Hz)")
+        self._title = axes.set_title(" ", fontsize=10, parse_math=False)
+        self._figure.colorbar(self._image, ax=axes).set_label(f"level (dB, 0 = {scale})", fontsize=8)
+        self._note = axes.text(
+            0.5, 0.5, BLANK, color="white", ha="center", va="center", fontsize=14, transform=axes.transAxes
+        )
+        self._changing = (self._image, self._title, self._note)
+        for artist in self._changing:
+            artist.set_animated(True)
+        self._canvas.draw()
+        self._background = self._canvas.copy_from_bbox(self._figure.bbox)
+
+    def draw(self, image: np.ndarray, reference: float, title: str) -> bytes:
+        """A spectrogram as PNG.
+
+        Args:
+          image: shape (freq, time); its absolute value is shown.
+          reference: the value at 0 dB; share it among pictures that are to be compared.
+          title: shown as it is (no mathematics in dollar signs).
+        """
+        self._image.set_data(decibels(image, reference))
+        self._title.set_text(title)
+        self._note.set_visible(not np.any(image))
+        self._canvas.restore_region(self._background)
+        for artist in self._changing:
+            self._figure.draw_artist(artist)
+        return _png(self._canvas)
+
+
+def training_sheet(
+    history: list[dict], confusion: np.ndarray, labels: list[str], accuracies: dict[str, float]
+) -> bytes:
+    """Loss and accuracy by epoch, the confusion matrix of the test songs, and the test beside its baselines.
+
+    Args:
+      history: per epoch: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy.
+      confusion: counts, shape (true, predicted).
+      labels: names of the classes.
+      accuracies: name → accuracy by clip, 0 to 1.
+    """
+    figure = Figure(figsize=(13, 4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    curve, matrix, bars = figure.subplots(1, 3)
+    epochs = [h["epoch"] for h in history]
+    for part in ("train", "validation"):
+        curve.plot(epochs, [h[f"{part}_accuracy"] for h in history], marker=".", label=f"{part} accuracy")
+        curve.plot(epochs, [h[f"{part}_loss"] for h in history], marker=".", ls=":", label=f"{part} loss")
+    curve.set(xlabel="epoch", ylim=(0, None), title="training")
+    curve.legend(fontsize=8)
+    matrix.imshow(confusion, cmap="Blues")
+    for (i, j), n in np.ndenumerate(confusion):
+        matrix.text(j, i, str(n), ha="center", va="center", color="white" if n > confusion.max() / 2 else "black")
+    ticks = range(len(labels))
+    matrix.set_xticks(ticks, labels, parse_math=False)
+    matrix.set_yticks(ticks, labels, parse_math=False)
+    matrix.set(xlabel="predicted", ylabel="true", title="test songs")
+    names = list(accuracies)
+    bars.barh(names[::-1], [accuracies[n] for n in names[::-1]], color="tab:purple")
+    for y, name in enumerate(names[::-1]):
+        bars.text(accuracies[name], y, f" {accuracies[name]:.3f}", va="center")
+    bars.set(xlim=(0, 1.15), xlabel="accuracy by clip", title="test clips")
+    canvas.draw()
+    return _png(canvas)
+
+
+def _png(canvas: FigureCanvasAgg) -> bytes:
+    """What the canvas shows; the fastest compression, since encoding would else cost more than drawing."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,187 @@
+"""What a training run leaves in its folder, and how it is found again.
+
+config.json      every setting of the run
+corpus.json      labels, and which songs are for training, validation and test
+checkpoints/     best (by validation loss) and last, written by Orbax
+metrics.jsonl    one line for each epoch
+report.json, report.png    test results beside the baselines; written last
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import platformdirs
+
+from deconv_jax import audio
+from deconv_jax.errors import InputError
+from deconv_jax.network import Block, Network
+from deconv_jax.spectrogram import FrontEnd
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def default_workdir(name: str = "genre3") -> Path:
+    """Where a run goes if no folder is named: `runs/` of the checkout, or the user's data folder if installed."""
+    checkout = PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "configs").is_dir():
+        return checkout / "runs" / name
+    return Path(platformdirs.user_data_dir("deconv_jax")) / "runs" / name
+
+
+def write_json(path: Path, value) -> None:
+    """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
+    with audio.replacing(path) as temporary:
+        temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_json(path: Path, what: str):
+    """Reads a JSON file of a workdir.
+
+    Raises:
+      InputError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{audio.shown(path)}: does not exist, so {audio.shown(path.parent)} holds no {what}; "
+            "run bin/train first, or name its folder by --workdir"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{audio.shown(path)}: cannot be read ({error}); train again in a new --workdir") from None
+
+
+def front_end(config: dict) -> FrontEnd:
+    """The front end that a config describes; ValueError if it describes none."""
+    return FrontEnd(**config["front_end"])
+
+
+def network(config: dict, classes: int) -> Network:
+    """The network that a config describes: blocks `block1`, `block2` … in order, then the head.
+
+    Raises:
+      ValueError: a field that no block has, or a value that it cannot take; the message names it.
+    """
+    fields = dict(config["network"])
+    names = sorted((n for n in fields if n.startswith("block")), key=lambda n: (len(n), n))
+    blocks = []
+    for number, name in enumerate(names, 1):
+        if name != f"block{number}":
+            raise ValueError(f"config.network has {name} but no block{number}: number the blocks from 1")
+        try:
+            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop(name).items()}
+            blocks.append(Block(**settings))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"config.network.{name}: {error}") from None
+    if not blocks:
+        raise ValueError("config.network has no block1: at least one block is needed")
+    return Network(blocks=tuple(blocks), classes=classes, **(fields | {"dense": tuple(fields["dense"])}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, ready to explain.
+
+    Attributes:
+      network, variables: for `network.apply` and `deconvolve`.
+      front_end: how its input is made.
+      labels: names of the classes.
+      checkpoint: the folder that the weights came from.
+      about: what the run was: config, and the report where there is one.
+    """
+
+    network: Network
+    variables: Any
+    front_end: FrontEnd
+    labels: list[str]
+    checkpoint: Path
+    about: dict
+
+
+def load(workdir, checkpoint=None) -> Trained:
+    """Loads the best weights of a run, or those of one checkpoint.
+
+    Args:
+      workdir: folder of the run; if None, the one that `checkpoint` lies in.
+      checkpoint: folder of one checkpoint, such as `WORKDIR/checkpoints/best/1230`.
+
+    Raises:
+      InputError: no run or no checkpoint there, or its arrays do not fit the network that the run describes.
+    """
+    import orbax.checkpoint as ocp
+
+    if workdir is None:
+        above = Path(checkpoint).absolute().parents
+        workdir = next((p for p in above if (p / "config.json").is_file()), above[0])
+    workdir = Path(workdir).absolute()
+    config = read_json(workdir / "config.json", "training run")
+    corpus = read_json(workdir / "corpus.json", "training run")
+    labels = corpus["labels"]
+    net, front = network(config, len(labels)), front_end(config)
+    if checkpoint is None:
+        folder = workdir / "checkpoints" / "best"
+        steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+        if not steps:
+            raise InputError(
+                f"--workdir={audio.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch"
+            )
+        checkpoint = folder / str(steps[-1])
+    checkpoint = Path(checkpoint).absolute()
+    if not checkpoint.is_dir():
+        raise InputError(
+            f"--checkpoint={audio.shown(checkpoint)}: does not exist; wanted is a folder that bin/train wrote"
+        )
+    try:
+        stored = ocp.CheckpointManager(checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)).restore(
+            int(checkpoint.name), args=ocp.args.StandardRestore()
+        )
+    except Exception as error:  # Orbax raises many kinds for a damaged folder; all mean the same to a user
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"--checkpoint={audio.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
+            "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
+        ) from None
+    variables = {"params": stored["params"], "input": stored["input"]}
+    check_shapes(net, variables, front, checkpoint)
+    report = workdir / "report.json"
+    about = {"config": config, "report": read_json(report, "report") if report.is_file() else None}
+    return Trained(net, variables, front, labels, checkpoint, about)
+
+
+def check_shapes(net: Network, variables, front: FrontEnd, source: Path) -> None:
+    """Compares weights with what the network needs.
+
+    Raises:
+      InputError: a weight is missing, left over or of another shape; the message names it.
+    """
+    blank = jax.ShapeDtypeStruct((front.bins, front.clip_frames), np.float32)
+    wanted = jax.eval_shape(net.init, jax.random.key(0), blank)["params"]
+    flat = {
+        kind: {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(tree)}
+        for kind, tree in (("wanted", wanted), ("found", variables["params"]))
+    }
+    for name in sorted(flat["wanted"].keys() | flat["found"].keys()):
+        found, need = flat["found"].get(name, "nothing"), flat["wanted"].get(name, "nothing")
+        if found != need:
+            raise InputError(
+                f"{audio.shown(source)}: holds another architecture: {name} is {found} where the run's config.json "
+                f"needs {need}; name the --workdir that the checkpoint belongs to"
+            )

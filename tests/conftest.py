@@ -1,0 +1,29 @@
+"""Shared settings: two fake CPU devices, and tests that fail on NaN and on silent rank promotion."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_nans", True)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real excerpts and golden images that lies beside some checkouts."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"there is no {SHARED}: the test on real excerpts needs its golden images")
+    return SHARED

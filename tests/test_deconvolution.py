@@ -1,0 +1,216 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from deconv_jax import deconvolution
+from deconv_jax.deconvolution import backproject, deconvolve, reach, sweep
+from deconv_jax.layers import convolve, max_pool
+from deconv_jax.network import Block, LayerTrace, Network
+
+GOLDEN = Path(__file__).parent / "golden" / "small.npz"
+
+SPECS = {
+    "paper": (Block(maps=4), Block(maps=3), Block(maps=5)),
+    "even and flat kernels": (Block(maps=3, kernel=(4, 2)), Block(maps=4, kernel=(1, 5))),
+    "valid": (Block(maps=4, padding="VALID"), Block(maps=3, padding="VALID")),
+    "overlapping pools": (Block(maps=3, pool=(3, 3), stride=(2, 2)), Block(maps=4, pool=(2, 4), stride=(2, 2))),
+    "skipping pools": (Block(maps=3, pool=(2, 1), stride=(3, 2)), Block(maps=4)),
+    "no pooling": (Block(maps=3, pool=(1, 1)), Block(maps=4, pool=(4, 4))),
+}
+
+
+def golden_network(arrays, maps):
+    network = Network(blocks=(Block(maps=maps, use_bias=False),) * 5)
+    return network, {"params": {f"conv{l}": {"kernel": jnp.asarray(arrays[f"kernel{l}"])} for l in range(1, 6)}}
+
+
+def random_network(blocks, size, seed=0):
+    network = Network(blocks=tuple(blocks), dense=())
+    variables = network.init(jax.random.key(seed), jnp.zeros(size))
+    keys = iter(jax.random.split(jax.random.key(seed + 1), len(blocks)))
+    for number, block in enumerate(blocks, 1):
+        variables["params"][f"conv{number}"]["bias"] = 0.1 * jax.random.normal(next(keys), (block.maps,))
+    return network, variables
+
+
+@pytest.mark.parametrize("layer", range(1, 6))
+def test_equals_the_golden_images(layer):
+    with np.load(GOLDEN) as golden:
+        network, variables = golden_network(golden, 16)
+        want = golden[f"layer{layer}"]
+        got = deconvolve(network, variables, golden["magnitude"], layer)
+    assert got.shape == want.shape == (16, 65, 49)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_array_equal(np.any(got, axis=(1, 2)), np.any(want, axis=(1, 2)))
+
+
+def float64_trace(kernels, biases, magnitude):
+    """Switches from a float64 forward pass, so that no near tie falls the other way, as in the golden images."""
+    trace = []
+    with jax.enable_x64(True):
+        x = jnp.asarray(magnitude, jnp.float64)[None, ..., None]
+        for kernel, bias in zip(kernels, biases, strict=True):
+            y = convolve(x, jnp.asarray(kernel, jnp.float64)) + jnp.asarray(bias, jnp.float64).reshape(1, 1, 1, -1)
+            x, switches = max_pool(jnp.maximum(y, 0), (2, 2), (2, 2))
+            trace.append((np.asarray(x, np.float32), np.asarray(switches)))
+    return tuple(LayerTrace(jnp.asarray(x), jnp.asarray(s)) for x, s in trace)
+
+
+@pytest.mark.parametrize("clip", ["bach", "dream"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_equals_the_golden_images_of_real_excerpts_given_the_switches(shared, clip, biased):
+    with np.load(shared / "golden" / "kernels64.npz") as kernels, np.load(shared / "golden" / f"{clip}.npz") as golden:
+        network, variables = golden_network(kernels, 64)
+        biases = golden["biases"] if biased else np.zeros((5, 64))
+        trace = float64_trace([kernels[f"kernel{l}"] for l in range(1, 6)], biases, golden["magnitude"])
+        for layer in (5,) if biased else range(1, 6):
+            name = "layer5_biased" if biased else f"layer{layer}"
+            want, features = golden[name], golden[f"{name}_features"]
+            got = backproject(network, variables, trace, layer, features.astype(np.int32), (257, 173))[0]
+            for one, other in zip(got, want, strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_equals_the_slow_reference_for_any_block_spec(rng, name):
+    size = (17, 21)
+    network, variables = random_network(SPECS[name], size)
+    magnitude = rng.uniform(size=size).astype(np.float32)
+    images = deconvolve(network, variables, magnitude, len(SPECS[name]))
+    want = reference.deconvolve(SPECS[name], variables["params"], magnitude, len(SPECS[name]))
+    np.testing.assert_allclose(images, want, atol=1e-5 * np.abs(want).max())
+
+
+@jax.custom_vjp
+def zeiler_relu(x):
+    return jnp.maximum(x, 0)
+
+
+zeiler_relu.defvjp(lambda x: (zeiler_relu(x), None), lambda _, signal: (jnp.maximum(signal, 0),))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_equals_the_vjp_with_a_relu_that_rectifies_the_incoming_signal(rng, name):
+    blocks, size = SPECS[name], (18, 20)
+    network, variables = random_network(blocks, size, seed=3)
+    magnitude = jnp.asarray(rng.uniform(size=size).astype(np.float32))
+
+    def pooled(magnitude):
+        x = magnitude[None, ..., None]
+        for number, block in enumerate(blocks, 1):
+            p = variables["params"][f"conv{number}"]
+            x = zeiler_relu(convolve(x, p["kernel"], padding=block.padding) + p["bias"].reshape(1, 1, 1, -1))
+            x = max_pool(x, block.pool, block.stride)[0]
+        return x
+
+    out, back = jax.vjp(pooled, magnitude)
+    images = deconvolve(network, variables, magnitude, len(blocks))
+    for feature, image in enumerate(images):
+        (want,) = back(out * (jnp.arange(out.shape[-1]) == feature).reshape(1, 1, 1, -1))
+        np.testing.assert_allclose(image, want, atol=1e-5 * max(1e-3, float(jnp.abs(want).max())))
+
+
+def test_a_case_worked_by_hand():
+    """4×4 input, one 2×2 difference kernel, one 2×2 pool: every number can be followed on paper.
+
+    The kernel x[i, j] - x[i + 1, j + 1] (SAME padding adds a zero row and column at the end) gives, after ReLU,
+    [[0, 0, 5, 4], [0, 0, 2, 2], [0, 3, 1, 0], [7, 2, 3, 1]]; pooling keeps 0 (all equal: first), 5, 7 and 3, at
+    (0, 0), (0, 2), (3, 0) and (3, 2). Unpooled and sent back, each adds +value there and -value one cell down and
+    to the right, where that lies within the picture.
+    """
+    magnitude = np.array([[0, 1, 7, 4], [1, 2, 2, 2], [2, 6, 2, 0], [7, 2, 3, 1]], np.float32)
+    forward = np.maximum(magnitude - np.pad(magnitude, ((0, 1), (0, 1)))[1:, 1:], 0)
+    np.testing.assert_array_equal(forward, [[0, 0, 5, 4], [0, 0, 2, 2], [0, 3, 1, 0], [7, 2, 3, 1]])
+    kernel = jnp.asarray([[1.0, 0.0], [0.0, -1.0]]).reshape(2, 2, 1, 1)
+    network = Network(blocks=(Block(maps=1, kernel=(2, 2), use_bias=False),))
+    image = deconvolve(network, {"params": {"conv1": {"kernel": kernel}}}, magnitude, 1)
+    want = [[0, 0, 5, 0], [0, 0, 0, -5], [0, 0, 0, 0], [7, 0, 3, 0]]
+    np.testing.assert_array_equal(image[0], want)
+
+
+def test_biases_act_forward_only(rng):
+    network, variables = random_network((Block(maps=2),), (8, 8))
+    variables["params"]["conv1"]["bias"] = jnp.asarray([50.0, -50.0])
+    magnitude = rng.uniform(size=(8, 8)).astype(np.float32)
+    images, maps = sweep(network, variables, magnitude, 1)
+    assert np.all(maps[0] > 40)
+    assert not np.any(maps[1])
+    assert not np.any(images[1])  # inactive: exact zeros, no NaN
+    want = reference.deconvolve(network.blocks, variables["params"], magnitude, 1)
+    np.testing.assert_allclose(images, want, rtol=1e-5)
+
+
+def test_chosen_features_come_in_the_order_asked_for(rng):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    magnitude = rng.uniform(size=(24, 24)).astype(np.float32)
+    everything = deconvolve(network, variables, magnitude, 3)
+    some = deconvolve(network, variables, magnitude, 3, [4, 0, 4])
+    np.testing.assert_allclose(some, everything[np.array([4, 0, 4])], atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_chunks_change_nothing(rng, chunk):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    magnitude = rng.uniform(size=(3, 24, 24)).astype(np.float32)
+    want = deconvolve(network, variables, magnitude, 3, chunk=16)
+    assert want.shape == (3, 5, 24, 24)
+    np.testing.assert_allclose(deconvolve(network, variables, magnitude, 3, chunk=chunk), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_windows_of_a_long_clip_fit_together(rng, monkeypatch, name):
+    """Cut into many short windows, a clip gives what it gives in one piece."""
+    blocks = SPECS[name]
+    network, variables = random_network(blocks, (16, 131))
+    magnitude = rng.uniform(size=(2, 16, 131)).astype(np.float32)
+    images, maps = sweep(network, variables, magnitude, len(blocks))
+    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    monkeypatch.setattr(deconvolution, "CHUNK_BYTES", 2**14)
+    assert len(deconvolution._windows(blocks, 131)[0]) >= 3
+    cut_images, cut_maps = sweep(network, variables, magnitude, len(blocks), chunk=2)
+    np.testing.assert_allclose(cut_maps, maps, atol=1e-5)
+    np.testing.assert_allclose(cut_images, images, atol=1e-5 * float(jnp.abs(images).max()))
+
+
+def test_a_length_already_seen_compiles_nothing(rng):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    before = deconvolution._sweep_window._cache_size()
+    for frames in (353, 360, 368, 353):
+        deconvolve(network, variables, rng.uniform(size=(24, frames)), 2)
+    assert deconvolution._sweep_window._cache_size() == before + 1
+
+
+def test_reach_is_the_receptive_field_through_the_pooling():
+    """FACTS: 3, 8, 18, 38 and 78 frames before a layer's own pooling."""
+    for layer, width in zip(range(1, 6), (3, 8, 18, 38, 78), strict=True):
+        first, last = reach((*(Block(),) * (layer - 1), Block(pool=(1, 1))), axis=1)
+        assert last - first + 1 == width
+
+
+def test_an_input_scale_is_undone(rng):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    magnitude = rng.uniform(size=(24, 24)).astype(np.float32)
+    plain = deconvolve(network, variables, magnitude, 2)
+    scaled = dict(variables, input={"mean": jnp.zeros((1, 1)), "scale": jnp.full((1, 1), 8.0)})
+    np.testing.assert_allclose(deconvolve(network, scaled, 8 * magnitude, 2), 8 * plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "features", "message"),
+    [
+        (0, None, "layers 1 to 3"),
+        (4, None, "layers 1 to 3"),
+        (3, [5], "features 0 to 4"),
+        (3, [-1], "features 0 to 4"),
+        (3, [], "at least one"),
+        (3, [1.5], "whole number"),
+    ],
+)
+def test_what_does_not_exist_is_refused(layer, features, message):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    with pytest.raises(ValueError, match=message):
+        deconvolve(network, variables, jnp.zeros((24, 24)), layer, features)

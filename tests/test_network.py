@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from deconv_jax.layers import max_pool
+from deconv_jax.network import NO_WINNER, Block, Network, layer_sizes, paper_network
+
+
+def test_the_papers_network_has_its_names_shapes_and_sizes():
+    network = paper_network()
+    params = network.init(jax.random.key(0), jnp.zeros((257, 173)))["params"]
+    shapes = jax.tree.map(jnp.shape, params)
+    assert list(shapes) == ["conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2", "output"]
+    assert shapes["conv1"] == {"kernel": (3, 3, 1, 64), "bias": (64,)}
+    assert shapes["conv5"] == {"kernel": (3, 3, 64, 64), "bias": (64,)}
+    assert shapes["dense1"]["kernel"] == (2560, 512)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 1_591_683
+    sizes = layer_sizes(network.blocks, (257, 173))
+    assert sizes == [(257, 173), (128, 86), (64, 43), (32, 21), (16, 10), (8, 5)]
+    assert all(b.dropout == 0.5 for b in network.blocks)
+    assert network.dropout == 0.5
+
+
+def test_trace_holds_pooled_maps_and_switches(rng):
+    network = Network(blocks=(Block(maps=3), Block(maps=2)), dense=(4,))
+    magnitude = rng.uniform(size=(2, 13, 11)).astype(np.float32)
+    variables = network.init(jax.random.key(0), magnitude)
+    logits, trace = network.apply(variables, magnitude)
+    assert logits.shape == (2, 3)
+    for clip in range(2):
+        one_logits, one = network.apply(variables, magnitude[clip])
+        np.testing.assert_allclose(one_logits, logits[clip], atol=1e-6)
+        x = magnitude[clip, ..., None].astype(np.float64)
+        for number, (layer, single) in enumerate(zip(trace, one, strict=True), 1):
+            params = variables["params"][f"conv{number}"]
+            full = np.maximum(reference.convolve(x, np.asarray(params["kernel"]), np.asarray(params["bias"]), "SAME"), 0)
+            x, where = reference.pool(full, (2, 2), (2, 2))
+            np.testing.assert_allclose(layer.pooled[clip], x, atol=1e-6)
+            np.testing.assert_array_equal(layer.switches[clip], where[..., 0] % 2 * 2 + where[..., 1] % 2)
+            np.testing.assert_array_equal(layer.switches[clip], single.switches)
+            assert layer.switches.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("window", "stride"), [((2, 2), (2, 2)), ((3, 2), (2, 3)), ((1, 1), (1, 1)), ((4, 1), (2, 2))])
+def test_pooling_and_its_gradient_equal_the_reference(rng, window, stride):
+    x = rng.integers(0, 3, (2, 9, 11, 4)).astype(np.float32)  # few values, so that ties are common
+    pooled, switches = max_pool(jnp.asarray(x), window, stride)
+    seed = rng.standard_normal(pooled.shape).astype(np.float32)
+    (gradient,) = jax.vjp(lambda x: max_pool(x, window, stride)[0], jnp.asarray(x))[1](jnp.asarray(seed))
+    for clip in range(2):
+        best, where = reference.pool(x[clip], window, stride)
+        np.testing.assert_array_equal(pooled[clip], best)
+        corner = np.stack(np.meshgrid(*(s * np.arange(n) for s, n in zip(stride, best.shape, strict=False)), indexing="ij"), -1)
+        offset = where - corner[:, :, None]
+        np.testing.assert_array_equal(switches[clip], offset[..., 0] * window[1] + offset[..., 1])
+        np.testing.assert_allclose(gradient[clip], reference.unpool(seed[clip], where, x.shape[1:3]), atol=1e-6)
+
+
+def test_ties_go_to_the_first_in_row_major_order():
+    x = jnp.asarray([[0.0, 1.0], [1.0, 1.0]]).reshape(1, 2, 2, 1)
+    assert max_pool(x, (2, 2), (2, 2))[1].item() == 1
+    assert max_pool(0 * x, (2, 2), (2, 2))[1].item() == 0
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("frames", [25, 26, 27, 31])
+def test_padding_frames_change_nothing(rng, padding, frames):
+    network = Network(blocks=(Block(maps=3, padding=padding), Block(maps=4, padding=padding)), log=True)
+    magnitude = rng.uniform(size=(20, frames)).astype(np.float32)
+    variables = network.init(jax.random.key(1), jnp.zeros((20, frames)))
+    variables["params"]["conv1"]["bias"] += 0.3  # so that padding would show
+    variables["input"] = {"mean": rng.standard_normal((20, 1)), "scale": rng.uniform(1, 2, (20, 1))}
+    _, plain = network.apply(variables, magnitude)
+    padded = np.pad(magnitude, [(0, 0), (0, 9)], constant_values=7.0)
+    _, trace = network.apply(variables, padded, head=False, frames=frames)
+    for want, got in zip(plain, trace, strict=True):
+        columns = want.pooled.shape[1]
+        np.testing.assert_array_equal(got.pooled[:, :columns], want.pooled)
+        np.testing.assert_array_equal(got.switches[:, :columns], want.switches)
+        assert not np.any(got.pooled[:, columns:])
+        assert np.all(got.switches[:, columns:] == NO_WINNER)
+
+
+def test_dropout_acts_in_training_only():
+    network = Network(blocks=(Block(maps=8),))
+    x = jnp.ones((8, 8))
+    variables = network.init(jax.random.key(0), x)
+    a, b = (network.apply(variables, x, train=True, rngs={"dropout": jax.random.key(k)})[0] for k in (1, 2))
+    assert np.any(a != b)
+    np.testing.assert_array_equal(network.apply(variables, x)[0], network.apply(variables, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("padding", "same"), ("maps", 0), ("kernel", (3,)), ("pool", (0, 2)), ("stride", (2, 1.5)), ("pool", (16, 16)), ("dropout", 1.0)],
+)
+def test_impossible_blocks_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        Block(**{field: value})
+
+
+def test_inputs_too_small_for_a_layer_are_refused():
+    with pytest.raises(ValueError, match=r"16 bins × 40 frames leaves nothing for layer 5"):
+        layer_sizes(paper_network().blocks, (16, 40))
