@@ -47,12 +47,12 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.root = ""  # empty: the built-in music
-    config.data.songs_per_genre = 60  # of the built-in music
+    config.data.songs_per_genre = 40  # of the built-in music
     config.data.clips_per_song = 10
     config.data.split = (0.825, 0.0875, 0.0875)  # songs for training, validation, test
 
     config.train = ConfigDict()
-    config.train.epochs = 6
+    config.train.epochs = 5
     config.train.batch_size = 16
     config.train.learning_rate = 5e-4  # Adam
     config.train.checkpoint_steps = 200  # besides the end of every epoch

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deconv_jax import runtime
 from deconv_jax.layers import convolve_back, unpool
 from deconv_jax.network import Block, Network, Trace, layer_sizes
 
@@ -73,6 +74,7 @@ def sweep(
     Returns:
       images, shape (…, features, freq, time); maps, shape (…, features, layer freq, layer time).
     """
+    runtime.keep_freed_memory()
     chosen = check_features(network.blocks, layer, features)
     magnitude = jnp.asarray(magnitude, jnp.float32)
     if magnitude.ndim not in (2, 3):

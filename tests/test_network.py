@@ -35,7 +35,9 @@ def test_trace_holds_pooled_maps_and_switches(rng):
         x = magnitude[clip, ..., None].astype(np.float64)
         for number, (layer, single) in enumerate(zip(trace, one, strict=True), 1):
             params = variables["params"][f"conv{number}"]
-            full = np.maximum(reference.convolve(x, np.asarray(params["kernel"]), np.asarray(params["bias"]), "SAME"), 0)
+            full = np.maximum(
+                reference.convolve(x, np.asarray(params["kernel"]), np.asarray(params["bias"]), "SAME"), 0
+            )
             x, where = reference.pool(full, (2, 2), (2, 2))
             np.testing.assert_allclose(layer.pooled[clip], x, atol=1e-6)
             np.testing.assert_array_equal(layer.switches[clip], where[..., 0] % 2 * 2 + where[..., 1] % 2)
@@ -52,7 +54,9 @@ def test_pooling_and_its_gradient_equal_the_reference(rng, window, stride):
     for clip in range(2):
         best, where = reference.pool(x[clip], window, stride)
         np.testing.assert_array_equal(pooled[clip], best)
-        corner = np.stack(np.meshgrid(*(s * np.arange(n) for s, n in zip(stride, best.shape, strict=False)), indexing="ij"), -1)
+        corner = np.stack(
+            np.meshgrid(*(s * np.arange(n) for s, n in zip(stride, best.shape, strict=False)), indexing="ij"), -1
+        )
         offset = where - corner[:, :, None]
         np.testing.assert_array_equal(switches[clip], offset[..., 0] * window[1] + offset[..., 1])
         np.testing.assert_allclose(gradient[clip], reference.unpool(seed[clip], where, x.shape[1:3]), atol=1e-6)
@@ -94,7 +98,15 @@ def test_dropout_acts_in_training_only():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("padding", "same"), ("maps", 0), ("kernel", (3,)), ("pool", (0, 2)), ("stride", (2, 1.5)), ("pool", (16, 16)), ("dropout", 1.0)],
+    [
+        ("padding", "same"),
+        ("maps", 0),
+        ("kernel", (3,)),
+        ("pool", (0, 2)),
+        ("stride", (2, 1.5)),
+        ("pool", (16, 16)),
+        ("dropout", 1.0),
+    ],
 )
 def test_impossible_blocks_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):

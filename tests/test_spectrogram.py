@@ -6,7 +6,9 @@ import pytest
 from deconv_jax.spectrogram import FrontEnd, istft, stft
 
 
-@pytest.mark.parametrize(("samples", "n_fft", "hop"), [(44100, 512, 256), (5001, 512, 256), (4096, 256, 64), (3000, 400, 150)])
+@pytest.mark.parametrize(
+    ("samples", "n_fft", "hop"), [(44100, 512, 256), (5001, 512, 256), (4096, 256, 64), (3000, 400, 150)]
+)
 def test_transform_and_inverse_equal_librosa(rng, samples, n_fft, hop):
     wave = rng.uniform(-1, 1, samples).astype(np.float32) * 0.1
     ours = np.asarray(stft(jnp.asarray(wave), n_fft, hop))
@@ -34,7 +36,9 @@ def test_the_papers_front_end():
     assert front.frequencies()[-1] == 11025 / 2
 
 
-@pytest.mark.parametrize("wrong", [{"n_fft": 511}, {"hop": 0}, {"hop": 300}, {"sample_rate": 0}, {"clip_seconds": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"n_fft": 511}, {"hop": 0}, {"hop": 300}, {"sample_rate": 0}, {"clip_seconds": -1.0}]
+)
 def test_impossible_front_ends_are_refused(wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         FrontEnd(**wrong)

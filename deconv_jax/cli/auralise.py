@@ -9,11 +9,13 @@ import sys
 
 from absl import flags
 
-from deconv_jax.cli.launch import compile_cache, launch
+from deconv_jax.cli.launch import launch
 
 _LAYER = flags.DEFINE_string("layer", "5", "Layer to explain, from 1; several as in 1,3; or all.")
 _FEATURES = flags.DEFINE_string("features", "all", "all, a list of numbers from 0 as in 3,17, or top:N by energy.")
-_OFFSET = flags.DEFINE_float("offset", None, "Seconds to skip in every file.", lower_bound=0.0)
+_OFFSET = flags.DEFINE_float(
+    "offset", None, "Seconds to skip in every file (default: 0; 12 in the built-in excerpts).", lower_bound=0.0
+)
 _DURATION = flags.DEFINE_string("duration", "4", "Seconds to explain, or full for the whole file.")
 _READING = flags.DEFINE_enum(
     "reading", "phase", ["phase", "mask"], "phase: the image is the magnitude (the paper). mask: it scales the STFT."
@@ -60,25 +62,29 @@ def _seconds(text: str) -> float | None:
 def _auralise(arguments: list[str]) -> int:
     layers = None if _LAYER.value == "all" else _numbers("layer", _LAYER.value)
     chosen, duration = _chosen(_FEATURES.value), _seconds(_DURATION.value)
-    compile_cache()
-    from deconv_jax import audio, export
+    from deconv_jax import audio, export, runtime
     from deconv_jax.corpus import builtin
     from deconv_jax.errors import InputError
     from deconv_jax.training import workdir
 
+    runtime.keep_compiled()
     folder = _WORKDIR.value or (None if _CHECKPOINT.value else workdir.default_workdir())
     trained = workdir.load(folder, _CHECKPOINT.value)
     options = export.Options(
-        layers=layers or range(1, len(trained.network.blocks) + 1),
+        layers=layers or list(range(1, len(trained.network.blocks) + 1)),
         chosen=chosen,
         reading=_READING.value,
         rectify=_RECTIFY.value,
         gain=_GAIN.value,
-        offset=_OFFSET.value or 0.0,
+        offset=(0.0 if arguments else 12.0) if _OFFSET.value is None else _OFFSET.value,
         duration=duration,
     )
     export.check(trained, options)
-    paths = audio.find(arguments) if arguments else builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
+    try:
+        cache = _CACHE_DIR.value or builtin.default_cache_dir()
+        paths = audio.find(arguments) if arguments else builtin.excerpts(cache)
+    except OSError as error:
+        raise InputError(f"--cache_dir: {error.strerror}") from None
     if not paths:
         raise InputError(
             f"{', '.join(map(audio.shown, arguments))}: holds no sound files; name a file or another folder"

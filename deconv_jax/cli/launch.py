@@ -27,6 +27,7 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("deconv_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of its work there
     try:
         arguments = flags.FLAGS(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
@@ -54,15 +55,7 @@ def _is_ours(error: ValueError) -> bool:
 
 
 def _fail(message: str, status: int) -> int:
+    if "Traceback" in message:  # ml_collections quotes one for a config file that fails
+        message = message.strip().splitlines()[-1]
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def compile_cache() -> None:
-    """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
-    import jax
-    import platformdirs
-
-    if not jax.config.values.get("jax_compilation_cache_dir"):
-        jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("deconv_jax") + "/compiled")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from deconv_jax.cli.launch import compile_cache, launch
+from deconv_jax.cli.launch import launch
 
 
 def _find_config(path: str) -> str:
@@ -27,7 +27,7 @@ def _find_config(path: str) -> str:
 
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", _find_config("configs/genre3.py"), "Settings of the run; change one by --config.FIELD=VALUE."
+    "config", None, "Settings of the run (default: configs/genre3.py); change one by --config.FIELD=VALUE."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
@@ -36,14 +36,20 @@ _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is
 def _train(arguments: list[str]) -> int:
     if arguments:
         raise flags.Error(f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR")
-    compile_cache()
+    from deconv_jax import runtime
     from deconv_jax.training import loop, workdir
 
-    config = json.loads(_CONFIG.value.to_json())
+    runtime.keep_compiled()
+
+    try:
+        config = json.loads(_CONFIG.value.to_json())
+    except OSError:
+        named = next(a for a in sys.argv if a.startswith("--config="))
+        raise flags.Error(f"{named}: there is no such file; wanted is one like configs/genre3.py") from None
     folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
     report = loop.train(config, folder, _CACHE_DIR.value)
     print(f"test accuracy, {report['test']['by_clip']['n']} clips of {report['test']['by_song']['n']} songs:")
-    for name, result in {"network": report["test"]} | report["baselines"].items():
+    for name, result in ({"network": report["test"]} | report["baselines"]).items():
         clip, song = (f"{result[by]['accuracy']:.3f}" for by in ("by_clip", "by_song"))
         print(f"  {name:28} {clip} by clip   {song} by song")
     print(f"report: {folder / 'report.json'}, {folder / 'report.png'}")
@@ -52,7 +58,10 @@ def _train(arguments: list[str]) -> int:
 
 def main() -> int:
     """Entry point of `bin/train` and `deconv-train`."""
-    sys.argv = [f"--config={_find_config(a[9:])}" if a.startswith("--config=") else a for a in sys.argv]
+    arguments = sys.argv[1:]
+    if "--config" not in (a.partition("=")[0] for a in arguments):
+        arguments = ["--config=configs/genre3.py", *arguments]
+    sys.argv[1:] = [f"--config={_find_config(a[9:])}" if a.startswith("--config=") else a for a in arguments]
     return launch(_train, __name__, __doc__ or "")
 
 

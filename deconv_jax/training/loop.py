@@ -13,11 +13,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from tqdm import tqdm
 
-from deconv_jax import audio, pictures
+from deconv_jax import audio, pictures, runtime
 from deconv_jax.corpus import builtin
 from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, split
 from deconv_jax.errors import InputError
-from deconv_jax.network import Network
+from deconv_jax.network import Network, layer_sizes
 from deconv_jax.spectrogram import FrontEnd, stft
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
@@ -43,6 +43,7 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
       InputError: the music or the workdir cannot be used. ValueError: a setting is wrong.
       FloatingPointError: the loss is no number any more; the message names the step.
     """
+    runtime.keep_freed_memory()
     workdir = Path(workdir).absolute()
     front_end = wd.front_end(config)
     _check_training(config["train"])
@@ -73,8 +74,7 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
         logging.warning("skipped %s: %s", name, reason)
 
     network = wd.network(config, len(labels))
-    # The network's shape is checked here, before anything is computed with it.
-    network.init(jax.random.key(0), jnp.zeros((front_end.bins, front_end.clip_frames)))
+    layer_sizes(network.blocks, (front_end.bins, front_end.clip_frames))  # raises if a layer gets nothing
     optimiser = optax.adam(config["train"]["learning_rate"])
     state = _initial_state(network, optimiser, front_end, clips["train"], config["seed"])
     run = _Run(network, optimiser, front_end, clips, config)
@@ -138,7 +138,10 @@ def _tracks(config: dict, cache_dir) -> list[Track]:
     data = config["data"]
     if data["root"]:
         return index_folder(data["root"])
-    files = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
+    try:
+        files = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
+    except OSError as error:
+        raise InputError(f"--cache_dir: {error.strerror}") from None
     return index_folder(files[0].parents[1], keep=set(files))
 
 
@@ -220,7 +223,7 @@ def _initial_state(network: Network, optimiser, front_end: FrontEnd, clips: Clip
     else:
         mean, scale = np.zeros((1, 1)), np.sqrt(np.mean(magnitude**2)).reshape(1, 1)
     blank = jnp.zeros((front_end.bins, front_end.clip_frames))
-    params = network.init(jax.random.key(seed), blank)["params"]
+    params = jax.jit(network.init)(jax.random.key(seed), blank)["params"]
     return {
         "params": params,
         "input": {"mean": jnp.asarray(mean, jnp.float32), "scale": jnp.asarray(scale, jnp.float32)},
@@ -252,8 +255,6 @@ def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
     size = min(settings["batch_size"], len(train.labels))
     steps = len(train.labels) // size
     for epoch in range(done // steps, settings["epochs"]):
-        if any(h["epoch"] == epoch + 1 for h in history):
-            continue
         order = np.random.Generator(np.random.PCG64([run.seed, epoch])).permutation(len(train.labels))
         state = _epoch(run, state, last, train, order, size, steps, epoch)
         seen = steps * size

@@ -1,0 +1,41 @@
+# `make demo` shows the main job, `make test` runs the tests; neither needs anything activated.
+PYTHON ?= python3
+VENV ?= .venv
+SONG ?=
+OUT ?= auralised
+WORKDIR ?= runs/genre3
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/deconv-train --config=configs/genre3.py --workdir=$(WORKDIR)
+	@$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT)
+	@$(if $(SONG),$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT) "$(SONG)")
+	@echo
+	@echo "Listen to the features and look at them: open $(abspath $(OUT))"
+	@echo "How well the network does: $(abspath $(WORKDIR))/report.png"
+
+test: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"error: $(PYTHON) is Python {v[0]}.{v[1]}; needed is 3.11 to 3.13: make PYTHON=python3.12 ...")'
+	@echo "Installing into $(VENV) (two minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	@$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,38 @@
+"""Settings of the process that let compiled code start and run fast. Results do not depend on them."""
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import platformdirs
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
+    if not jax.config.values.get("jax_compilation_cache_dir"):
+        folder = Path(platformdirs.user_cache_dir("deconv_jax")) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Tells the C library to keep freed memory rather than hand it back to the system after every array.
+
+    XLA on a CPU takes its temporaries from malloc, which by default maps and unmaps anything large: every pass
+    then pays for page faults over fresh memory, up to half of the time of a sweep and two thirds of the first
+    convolution's. Only glibc has the setting; elsewhere, and on accelerators, nothing is done.
+
+    Returns:
+      Whether the setting was made.
+    """
+    if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))

@@ -1,0 +1,217 @@
+"""Training on a tiny corpus of tones and noise: it learns, stops, goes on, and reports."""
+
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from deconv_jax.errors import InputError
+from deconv_jax.training import evaluation, loop, workdir
+
+CONFIG = {
+    "name": "tiny",
+    "seed": 0,
+    "front_end": {"sample_rate": 11025, "n_fft": 128, "hop": 64, "clip_seconds": 0.2},
+    "network": {
+        "block1": {"maps": 6, "dropout": 0.1},
+        "block2": {"maps": 6, "pool": (4, 4), "dropout": 0.1},
+        "dense": [16],
+        "dropout": 0.1,
+        "log": False,
+    },
+    "data": {"root": "", "songs_per_genre": 1, "clips_per_song": 4, "split": [0.6, 0.2, 0.2]},
+    "train": {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "checkpoint_steps": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    root = tmp_path_factory.mktemp("music")
+    rng = np.random.default_rng(0)
+    for genre in ("noise", "tone"):
+        (root / genre).mkdir()
+        for number in range(10):
+            t = np.arange(11025) / 11025
+            wave = 0.3 * np.sin(2 * np.pi * rng.uniform(300, 3000) * t)
+            wave = wave if genre == "tone" else rng.uniform(-0.3, 0.3, len(t))
+            soundfile.write(root / genre / f"{number}.wav", wave, 11025)
+    (root / "tone" / "broken.wav").write_text("no sound")
+    return root
+
+
+def config(music, **train):
+    settings = copy.deepcopy(CONFIG)
+    settings["data"]["root"] = str(music)
+    settings["train"] |= train
+    return settings
+
+
+@pytest.fixture(scope="module")
+def finished(music, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, loop.train(config(music), folder)
+
+
+def test_it_learns_and_reports(finished):
+    folder, report = finished
+    assert report == workdir.read_json(folder / "report.json", "report")
+    assert report["songs"] == {"train": 13, "validation": 4, "test": 4} or sum(report["songs"].values()) == 20
+    assert report["test"]["by_clip"]["accuracy"] > 0.9
+    assert report["test"]["by_song"]["accuracy"] == 1
+    assert report["baselines"]["majority"]["by_clip"]["accuracy"] == pytest.approx(0.5, abs=0.2)
+    assert set(report["baselines"]) == {"majority", "mean log-mel", "log-mel mean and deviation"}
+    assert np.sum(report["test"]["by_song"]["confusion"]) == report["songs"]["test"]
+    assert report["skipped"][0][0] == "tone/broken.wav"
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    corpus = workdir.read_json(folder / "corpus.json", "run")
+    songs = [name for names in corpus["songs"].values() for name in names]
+    assert len(songs) == len(set(songs)) == 21
+
+
+def test_a_finished_run_is_not_begun_again(finished, music, monkeypatch):
+    folder, report = finished
+    monkeypatch.setattr(loop, "load_clips", None)
+    assert loop.train(config(music), folder) == report
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moments", [(1, 5), (14,)])
+def test_an_interrupted_run_ends_with_the_same_numbers(finished, music, tmp_path, monkeypatch, moments):
+    """Killed after some steps (between checkpoints, at an epoch's end, repeatedly), it goes on and ends the same."""
+    whole = finished[0]
+    make = loop.make_train_step
+    for moment in moments:
+        left = iter(range(moment, 0, -1))
+
+        def dying(*args, left=left):
+            step = make(*args)
+
+            def run(*args):
+                if next(left, None) is None:
+                    raise Killed
+                return step(*args)
+
+            return run
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "make_train_step", dying)
+            with pytest.raises(Killed):
+                loop.train(config(music), tmp_path)
+        assert not (tmp_path / "report.json").exists()
+    report = loop.train(config(music), tmp_path)
+    assert report == workdir.read_json(whole / "report.json", "report")
+    assert (tmp_path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    one, other = (workdir.load(folder).variables["params"] for folder in (tmp_path, whole))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def run_steps(finished):
+    """Steps up to the first epoch's end."""
+    return json.loads((finished[0] / "metrics.jsonl").read_text().splitlines()[0])["step"]
+
+
+def test_a_killed_save_ahead_of_the_last_checkpoint_is_taken_back(finished, music, tmp_path, monkeypatch):
+    """Best is saved before last: a run killed between the two has a best that the resumed run makes anew."""
+    manager = loop.ocp.CheckpointManager
+    save = manager.save
+
+    def dying(self, step, *args, **kwargs):
+        if "last" in str(self.directory) and step == run_steps(finished):
+            raise Killed
+        return save(self, step, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "save", dying)
+        with pytest.raises(Killed):
+            loop.train(config(music), tmp_path)
+    assert loop.train(config(music), tmp_path) == finished[1]
+
+
+def test_the_loss_turning_nan_stops_the_run_and_names_the_step(music, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", jax.config.update)
+    jax.config.update("jax_debug_nans", False)
+    try:
+        with pytest.raises(FloatingPointError, match=r"step \d+: the loss is (nan|inf).*learning_rate"):
+            loop.train(config(music, learning_rate=1e30), tmp_path)
+    finally:
+        jax.config.update("jax_debug_nans", True)
+
+
+def test_another_config_in_the_same_workdir_is_refused(finished, music):
+    with pytest.raises(InputError, match=r"another config\.train\.epochs \(4 there, 7 now\)"):
+        loop.train(config(music, epochs=7), finished[0])
+
+
+def test_what_was_trained_is_found_again(finished):
+    trained = workdir.load(finished[0])
+    assert trained.labels == ["noise", "tone"]
+    assert trained.variables["input"]["scale"].shape == (1, 1)
+    assert trained.about["report"]["test"]["by_clip"]["n"] > 0
+    again = workdir.load(None, trained.checkpoint)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, trained.variables)
+    last = next((finished[0] / "checkpoints" / "last").glob("[0-9]*"))
+    assert workdir.load(None, last).checkpoint == last
+
+
+def test_a_log_network_standardises_every_bin(music, tmp_path):
+    settings = config(music, epochs=2)
+    settings["network"]["log"] = True
+    loop.train(settings, tmp_path)
+    trained = workdir.load(tmp_path)
+    assert trained.network.log
+    assert trained.variables["input"]["scale"].shape == (65, 1)
+
+
+def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_path):
+    with pytest.raises(InputError, match=r"holds no training run.*--workdir"):
+        workdir.load(tmp_path)
+    with pytest.raises(InputError, match=r"--checkpoint=.*does not exist"):
+        workdir.load(finished[0], tmp_path / "12")
+    (tmp_path / "13").mkdir()
+    with pytest.raises(InputError, match=r"--checkpoint=.*is no checkpoint"):
+        workdir.load(finished[0], tmp_path / "13")
+    for name in ("config.json", "corpus.json"):
+        (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
+    with pytest.raises(InputError, match="holds no checkpoint yet"):
+        workdir.load(tmp_path)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_its_weight(finished, tmp_path):
+    other = workdir.read_json(finished[0] / "config.json", "run")
+    other["network"]["block2"]["maps"] = 7
+    workdir.write_json(tmp_path / "config.json", other)
+    (tmp_path / "corpus.json").write_bytes((finished[0] / "corpus.json").read_bytes())
+    with pytest.raises(InputError, match=r"another architecture: conv2/bias is \(6,\).*needs \(7,\)"):
+        workdir.load(tmp_path, workdir.load(finished[0]).checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("train", "epochs"), 0, r"config\.train\.epochs"),
+        (("train", "learning_rate"), -1, r"config\.train\.learning_rate"),
+        (("network", "block1"), {"maps": 0}, r"config\.network\.block1: block\.maps"),
+        (("network", "block4"), {"maps": 3}, r"block4 but no block3"),
+        (("front_end", "n_fft"), 127, "n_fft"),
+        (("data", "split"), [0.5, 0.1, 0.1], r"config\.data\.split"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(music, tmp_path, place, value, message):
+    settings = config(music)
+    settings[place[0]][place[1]] = value
+    with pytest.raises(ValueError, match=message):
+        loop.train(settings, tmp_path / "run")
+
+
+def test_scores_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    result = evaluation.scores(probabilities, np.array([0, 0, 1, 1]))
+    assert result == {"n": 4, "accuracy": 0.75, "balanced_accuracy": 0.75, "confusion": [[2, 0], [1, 1]]}
