@@ -21,12 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deconv_jax import runtime
+from deconv_jax import runtime, winograd
 from deconv_jax.layers import convolve_back, unpool
 from deconv_jax.network import Block, Network, Trace, layer_sizes
 
 WINDOW_FRAMES = 1024
 """Frames that a window of a long clip contributes; clips up to about this length are one window."""
+
+PATHS = ("auto", "plain", "winograd")
 
 CHUNK_BYTES = 32 * 2**20
 """Largest intermediate array of one chunk of features and clips."""
@@ -40,6 +42,7 @@ def deconvolve(
     features: Sequence[int] | None = None,
     *,
     chunk: int | None = None,
+    path: str = "auto",
 ) -> jax.Array:
     """Deconvolves features of one layer: what in this clip made them respond.
 
@@ -48,16 +51,20 @@ def deconvolve(
       magnitude: spectrogram, shape (freq, time), or a batch (clips, freq, time). Any number of frames.
       layer: 1-based layer.
       features: 0-based features, in the order wanted; all of the layer's if left out.
-      chunk: features walked back together; chosen from the shapes if left out. Changes memory, not results.
+      chunk: features walked back together on the plain path; chosen from the shapes if left out. Changes memory,
+        not results.
+      path: "plain" for `backproject`, "winograd" for `deconv_jax.winograd`, which is several times as fast on a CPU
+        and covers 3×3 kernels with 2×2 pools; "auto" takes it where it covers the blocks and the backend is a CPU.
 
     Returns:
       Images, shape (features, freq, time) or (clips, features, freq, time), float32, in the unit of `magnitude`
       up to a factor of the network's own. A feature that no part of the clip activates is exactly zero.
 
     Raises:
-      ValueError: layer or feature does not exist, or the clip is too short for the layer.
+      ValueError: layer, feature or path does not exist, the clip is too short for the layer, or the path does not
+        cover the blocks.
     """
-    return sweep(network, variables, magnitude, layer, features, chunk=chunk)[0]
+    return sweep(network, variables, magnitude, layer, features, chunk=chunk, path=path)[0]
 
 
 def sweep(
@@ -68,6 +75,7 @@ def sweep(
     features: Sequence[int] | None = None,
     *,
     chunk: int | None = None,
+    path: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """As `deconvolve`, and returns the pooled maps that it started from as well.
 
@@ -83,6 +91,7 @@ def sweep(
     batch = magnitude[None] if single else magnitude
     clips, bins, frames = batch.shape
     blocks = network.blocks[:layer]
+    path = _path(blocks, path)
     layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
     starts, length, kept, stride = _windows(blocks, frames)
     batch = jnp.pad(batch, [(0, 0), (0, 0), (0, max(0, starts[-1] + length - frames))])
@@ -95,8 +104,16 @@ def sweep(
     def run(first: int, start: int) -> tuple[jax.Array, jax.Array]:
         window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
         valid = min(length, frames - start)
-        found = _sweep_window(network, variables, window, valid, numbers, layer, min(chunk, padded))
-        return found[0][:, : len(chosen)], found[1][:, : len(chosen)]
+        part = network.clone(blocks=blocks)
+        trace, scale = _trace_window(part, variables, window, valid)
+        if path == "winograd":
+            switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
+            images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, (bins, length))
+        else:
+            images = backproject(part, variables, trace, layer, numbers, (bins, length), chunk=min(chunk, padded))
+        # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather
+        # than dividing, as the derivative would) brings it back to the magnitude's own unit.
+        return _finish(images, scale, trace[-1].pooled, jnp.asarray(chosen))
 
     if len(starts) == 1 and clips <= group:
         images, maps = run(0, 0)
@@ -132,6 +149,7 @@ def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] 
     return chosen.astype(np.int32)
 
 
+@functools.partial(jax.jit, static_argnames=("network", "layer", "size", "chunk"))
 def backproject(
     network: Network,
     variables,
@@ -156,7 +174,7 @@ def backproject(
       Images, shape (clips, n, freq, time), before the input's scale is undone.
     """
     blocks = network.blocks[:layer]
-    kernels = [variables["params"][f"conv{l}"]["kernel"] for l in range(1, layer + 1)]
+    kernels = _kernels(variables, layer)
     sizes = [tuple(size), *(t.pooled.shape[1:3] for t in trace[: layer - 1])]
 
     def walk_back(numbers):
@@ -208,18 +226,34 @@ def _spread(signal: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return total
 
 
-@functools.partial(jax.jit, static_argnames=("network", "layer", "chunk"))
-def _sweep_window(network, variables, magnitude, frames, features, layer, chunk):
-    """(clips, freq, time) → images (clips, n, freq, time) and maps (clips, n, layer freq, layer time)."""
-    part = network.clone(blocks=network.blocks[:layer])
-    _, trace = part.apply(variables, magnitude, head=False, frames=frames)
-    images = backproject(part, variables, trace, layer, features, magnitude.shape[1:], chunk=chunk)
+@functools.partial(jax.jit, static_argnames="network")
+def _trace_window(network, variables, magnitude, frames):
+    """The trace of a batch of windows, and the input's scale."""
+    _, trace = network.apply(variables, magnitude, head=False, frames=frames)
     scale = jnp.asarray(variables.get("input", {}).get("scale", 1.0), jnp.float32)
-    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather than
-    # dividing, as the derivative would) brings it back to the magnitude's own unit.
-    images = images * scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
-    maps = jnp.moveaxis(trace[-1].pooled[..., features], -1, 1)
-    return images, maps
+    return trace, scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
+
+
+@jax.jit
+def _finish(images, scale, pooled, features):
+    """Images in the magnitude's unit and the pooled maps of the features, each (clips, features, …)."""
+    return images[:, : len(features)] * scale, jnp.moveaxis(pooled[..., features], -1, 1)
+
+
+def _kernels(variables, layer: int) -> tuple[jax.Array, ...]:
+    return tuple(jnp.asarray(variables["params"][f"conv{l}"]["kernel"]) for l in range(1, layer + 1))
+
+
+def _path(blocks: Sequence[Block], path: str) -> str:
+    """The path that will be taken; ValueError if there is none of that name or it does not cover the blocks."""
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
+    covered = winograd.covers(blocks)
+    if path == "winograd" and not covered:
+        raise ValueError('path "winograd" needs 3×3 kernels, SAME padding and 2×2 pools in every block; use "plain"')
+    if path == "auto":
+        return "winograd" if covered and jax.default_backend() == "cpu" else "plain"
+    return path
 
 
 @functools.partial(jax.jit, donate_argnums=0)

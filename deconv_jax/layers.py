@@ -16,8 +16,79 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x, kernel, window_strides=(1, 1), padding="SAME", **_) -> jax.Array:
-    """Cross-correlation of x with kernel, shape (height, width, maps in, maps out); Flax's signature."""
-    return lax.conv_general_dilated(x, kernel, window_strides, padding, dimension_numbers=_DIMENSIONS)
+    """Cross-correlation of x with kernel, shape (height, width, maps in, maps out); Flax's signature.
+
+    3×3 kernels between many maps have their own gradient rule on a CPU, where XLA's takes twice as long.
+    """
+    many = kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 16
+    if many and padding == "SAME" and tuple(window_strides) == (1, 1) and jax.default_backend() == "cpu":
+        return _convolve_3x3(x, kernel)
+    return _convolve(x, kernel, padding)
+
+
+def _convolve(x, kernel, padding) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS)
+
+
+@jax.custom_vjp
+def _convolve_3x3(x, kernel) -> jax.Array:
+    return _convolve(x, kernel, "SAME")
+
+
+def _convolve_3x3_backward(residual, gradient):
+    x, kernel = residual
+    return convolve_back(gradient, kernel, "SAME"), kernel_gradient_3x3(x, gradient)
+
+
+_convolve_3x3.defvjp(lambda x, kernel: (_convolve_3x3(x, kernel), (x, kernel)), _convolve_3x3_backward)
+
+
+# Winograd's minimal filtering F(4, 3) (Lavin & Gray 2016, section 4.3): for a row d of 6 inputs, 3 weights g and
+# 4 outputs, y = OUT [(FILTER g) ⊙ (IN d)].
+IN = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+FILTER = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+OUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+
+
+def kernel_gradient_3x3(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Gradient of a 3×3 SAME convolution in its kernel, shape (3, 3, maps in, maps out).
+
+    F(4, 3) along both axes, transposed: with 4×4 tiles t of the output's gradient and 6×6 tiles d of x,
+    dg = FILTERᵀ [Σ_tiles (OUTᵀ t OUT) ⊙ (IN d INᵀ)] FILTER, where the sum over tiles is one small matrix product
+    for each of the 36 places: a quarter of the multiplications. As 36 products they take half the time of XLA's
+    own gradient on a CPU, as one batched product all of it.
+    """
+    height, width = x.shape[1:3]
+    down, across = -(-height // 4), -(-width // 4)
+    short = (4 * down - height, 4 * across - width)
+    x = jnp.pad(x, [(0, 0), (1, 1 + short[0]), (1, 1 + short[1]), (0, 0)])
+    gradient = jnp.pad(gradient, [(0, 0), (0, short[0]), (0, short[1]), (0, 0)])
+    x_rows = [x[:, i : i + 4 * down - 3 : 4] for i in range(6)]
+    g_rows = [gradient[:, i::4] for i in range(4)]
+    products = []
+    for into, out in zip(IN, OUT.T, strict=True):
+        x_row, g_row = _weighted(into, x_rows), _weighted(out, g_rows)
+        x_cells = [x_row[:, :, j : j + 4 * across - 3 : 4] for j in range(6)]
+        g_cells = [g_row[:, :, j::4] for j in range(4)]
+        for along, out_along in zip(IN, OUT.T, strict=True):
+            left = _weighted(along, x_cells).reshape(-1, x.shape[-1])
+            products.append(left.T @ _weighted(out_along, g_cells).reshape(-1, gradient.shape[-1]))
+    summed = jnp.stack(products).reshape(6, 6, x.shape[-1], gradient.shape[-1])
+    into_kernel = jnp.asarray(FILTER, x.dtype)
+    return jnp.einsum("ka,klio,lb->abio", into_kernel, summed, into_kernel)
+
+
+def _weighted(weights, arrays) -> jax.Array:
+    return sum((int(w) * a for w, a in zip(weights[1:], arrays[1:], strict=True) if w), int(weights[0]) * arrays[0])
 
 
 def convolve_back(y: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -28,7 +99,7 @@ def convolve_back(y: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
         before = (size - 1) // 2 if padding == "SAME" else 0
         after = size - 1 - before if padding == "SAME" else 0
         pads.append((size - 1 - before, size - 1 - after))
-    return convolve(y, flipped, padding=pads)
+    return _convolve(y, flipped, pads)
 
 
 def _cells(window: Pair) -> list[Pair]:

@@ -2,15 +2,23 @@
 
 import ctypes
 import functools
+import os
 import sys
 from pathlib import Path
 
-import jax
-import platformdirs
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_compiled() -> None:
     """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
+    import jax
+    import platformdirs
+
     if not jax.config.values.get("jax_compilation_cache_dir"):
         folder = Path(platformdirs.user_cache_dir("deconv_jax")) / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -28,6 +36,8 @@ def keep_freed_memory() -> bool:
     Returns:
       Whether the setting was made.
     """
+    import jax
+
     if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
         return False
     try:

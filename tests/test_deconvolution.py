@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from deconv_jax import deconvolution
+from deconv_jax import deconvolution, winograd
 from deconv_jax.deconvolution import backproject, deconvolve, reach, sweep
 from deconv_jax.layers import convolve, max_pool
 from deconv_jax.network import Block, LayerTrace, Network
@@ -42,7 +42,7 @@ def test_equals_the_golden_images(layer):
     with np.load(GOLDEN) as golden:
         network, variables = golden_network(golden, 16)
         want = golden[f"layer{layer}"]
-        got = deconvolve(network, variables, golden["magnitude"], layer)
+        got = deconvolve(network, variables, golden["magnitude"], layer, path="plain")
     assert got.shape == want.shape == (16, 65, 49)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
     np.testing.assert_array_equal(np.any(got, axis=(1, 2)), np.any(want, axis=(1, 2)))
@@ -156,9 +156,10 @@ def test_chosen_features_come_in_the_order_asked_for(rng):
 def test_chunks_change_nothing(rng, chunk):
     network, variables = random_network(SPECS["paper"], (24, 24))
     magnitude = rng.uniform(size=(3, 24, 24)).astype(np.float32)
-    want = deconvolve(network, variables, magnitude, 3, chunk=16)
+    want = deconvolve(network, variables, magnitude, 3, chunk=16, path="plain")
     assert want.shape == (3, 5, 24, 24)
-    np.testing.assert_allclose(deconvolve(network, variables, magnitude, 3, chunk=chunk), want, atol=1e-6)
+    got = deconvolve(network, variables, magnitude, 3, chunk=chunk, path="plain")
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -178,10 +179,11 @@ def test_windows_of_a_long_clip_fit_together(rng, monkeypatch, name):
 
 def test_a_length_already_seen_compiles_nothing(rng):
     network, variables = random_network(SPECS["paper"], (24, 24))
-    before = deconvolution._sweep_window._cache_size()
+    stages = (deconvolution._trace_window, winograd.backproject)
+    before = [stage._cache_size() for stage in stages]
     for frames in (353, 360, 368, 353):
         deconvolve(network, variables, rng.uniform(size=(24, frames)), 2)
-    assert deconvolution._sweep_window._cache_size() == before + 1
+    assert [stage._cache_size() for stage in stages] == [n + 1 for n in before]
 
 
 def test_reach_is_the_receptive_field_through_the_pooling():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 
+from deconv_jax import layers
 from deconv_jax.layers import max_pool
 from deconv_jax.network import NO_WINNER, Block, Network, layer_sizes, paper_network
 
@@ -116,3 +117,14 @@ def test_impossible_blocks_are_refused_by_name(field, value):
 def test_inputs_too_small_for_a_layer_are_refused():
     with pytest.raises(ValueError, match=r"16 bins × 40 frames leaves nothing for layer 5"):
         layer_sizes(paper_network().blocks, (16, 40))
+
+
+@pytest.mark.parametrize("size", [(9, 13), (16, 10), (3, 3)])
+def test_the_own_gradient_of_3x3_convolutions_equals_xlas(rng, size):
+    x, seed = (rng.standard_normal((2, *size, 16)).astype(np.float32) for _ in range(2))
+    kernel = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
+    y, back = jax.vjp(layers.convolve, x, kernel)
+    want_y, want_back = jax.vjp(lambda x, k: layers._convolve(x, k, "SAME"), x, kernel)
+    np.testing.assert_array_equal(y, want_y)
+    for got, want in zip(back(seed), want_back(seed), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())

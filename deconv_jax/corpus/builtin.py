@@ -25,6 +25,7 @@ import numpy as np
 
 from deconv_jax.corpus.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.corpus.styles import GENRES
+from deconv_jax.runtime import cores
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -263,7 +264,7 @@ def _write_all(paths: list[Path], progress: bool) -> None:
 
     with tqdm(total=len(paths), unit="song", desc="built-in music", disable=not progress) as bar:
         # A worker takes about a second to start, so it should have several songs to make.
-        for _ in _written(paths, workers=min(_cores(), len(paths) // 4)):
+        for _ in _written(paths, workers=min(cores(), len(paths) // 4)):
             bar.update()
 
 
@@ -290,12 +291,6 @@ def _written(paths: list[Path], workers: int) -> Iterator[None]:
         if workers <= 1 or not path.exists():
             _write_song(path)
             yield
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _write_song(path: Path) -> None:

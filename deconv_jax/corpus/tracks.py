@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio
+from deconv_jax import audio, runtime
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd
 
@@ -136,7 +135,7 @@ def load_clips(
 
     found: dict[str, list] = {part: [] for part in parts}
     skipped = []
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(runtime.cores()) as pool:
         results = pool.map(read, flat)
         for (part, song, track), (pieces, reason) in zip(
             flat, tqdm(results, total=len(flat), desc="reading music", unit="song"), strict=True
