@@ -54,6 +54,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train = ConfigDict()
     config.train.epochs = 5
     config.train.batch_size = 16
-    config.train.learning_rate = 5e-4  # Adam
+    config.train.learning_rate = 1e-3  # Adam
     config.train.checkpoint_steps = 200  # besides the end of every epoch
     return config
