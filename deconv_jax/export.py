@@ -188,6 +188,8 @@ def _export_layer(trained, waveform, spectrum, layer, folder, name, options) -> 
     np.savez(folder / f"layer{layer}.npz", images=images, features=numbers)
     seconds = len(waveform) / front.sample_rate
     sheet = pictures.SpectrogramSheet(front.frequencies(), seconds, "loudest of the layer")
+    overview = pictures.layer_sheet(images, numbers, front.frequencies(), seconds, f"{name}: layer {layer}")
+    (folder / f"layer{layer}.png").write_bytes(overview)
     reference = float(np.abs(images).max())
     rows = []
     progress = tqdm(numbers, desc=f"{name}: layer {layer}", unit="feature", leave=False)

@@ -74,6 +74,48 @@ class SpectrogramSheet:
         return _png(self._canvas)
 
 
+def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: float, title: str) -> bytes:
+    """All features of a layer on one sheet, eight in a row, with one scale.
+
+    Args:
+      images: shape (features, freq, time); absolute values are shown.
+      numbers: of the features, shape (features,).
+      frequencies: Hz, shape (freq,).
+      seconds: length of the clip.
+      title: shown as it is.
+    """
+    columns, gap = min(8, len(images)), 6
+    step = -(-images.shape[2] // 200)  # long clips: the strongest of so many frames
+    short = np.stack([_strongest_of(np.abs(i), step) for i in images])
+    count, height, width = short.shape
+    rows = -(-count // columns)
+    reference = float(short.max())
+    mosaic = np.full((rows, columns, height + gap, width + gap), np.nan)
+    for index, image in enumerate(short):
+        mosaic[index // columns, index % columns, :height, :width] = decibels(image, reference)[::-1]
+    mosaic = mosaic.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap))
+    figure = Figure(figsize=(1.6 * columns + 1, 1.75 * rows + 0.6), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shown = axes.imshow(mosaic, aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0)
+    for index, number in enumerate(numbers):
+        note = str(number) if np.any(images[index]) else f"{number} inactive"
+        place = (index % columns * (width + gap) + 4, index // columns * (height + gap) + 4)
+        axes.text(*place, note, color="white", fontsize=9, va="top")
+    axes.set_axis_off()
+    about = f"each 0 to {frequencies[-1]:.0f} Hz, {seconds:g} s"
+    axes.set_title(f"{title} ({about})", fontsize=11, parse_math=False)
+    figure.colorbar(shown, ax=axes, fraction=0.02).set_label("level (dB, 0 = loudest of the layer)", fontsize=9)
+    canvas.draw()
+    return _png(canvas)
+
+
+def _strongest_of(image: np.ndarray, step: int) -> np.ndarray:
+    """(freq, time) → (freq, time / step): the largest of every `step` frames."""
+    padded = np.pad(image, ((0, 0), (0, -image.shape[1] % step)))
+    return padded.reshape(len(image), -1, step).max(axis=2)
+
+
 def training_sheet(
     history: list[dict], confusion: np.ndarray, labels: list[str], accuracies: dict[str, float]
 ) -> bytes:

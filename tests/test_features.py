@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from deconv_jax import features, pictures
@@ -34,6 +35,15 @@ def test_measures_of_planted_features():
 def test_levels_share_one_reference():
     np.testing.assert_allclose(pictures.decibels(np.array([1.0, -0.1, 0.0]), 1.0), [0, -20, -pictures.RANGE_DB])
     np.testing.assert_allclose(pictures.decibels(np.zeros(2), 0.0), -pictures.RANGE_DB)
+
+
+@pytest.mark.parametrize("features", [1, 7, 9])
+def test_a_sheet_has_room_for_every_feature_of_a_long_clip(rng, features):
+    images = rng.uniform(size=(features, 4, 900))
+    images[0] = 0
+    sheet = pictures.layer_sheet(images, range(features), FREQUENCIES, 20.0, "a $x$ <b>")
+    width, height = Image.open(io.BytesIO(sheet)).size
+    assert (width, height) == (160 * min(8, features) + 100, 175 * -(-features // 8) + 60)
 
 
 def test_pictures_show_the_image_its_scale_and_blanks(rng):
