@@ -15,6 +15,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ def deconvolve(
     *,
     chunk: int | None = None,
     path: str = "auto",
+    devices: Sequence[jax.Device] | None = None,
 ) -> jax.Array:
     """Deconvolves features of one layer: what in this clip made them respond.
 
@@ -55,6 +57,7 @@ def deconvolve(
         not results.
       path: "plain" for `backproject`, "winograd" for `deconv_jax.winograd`, which is several times as fast on a CPU
         and covers 3×3 kernels with 2×2 pools; "auto" takes it where it covers the blocks and the backend is a CPU.
+      devices: share clips, and windows of long clips, out among these; all local devices if left out.
 
     Returns:
       Images, shape (features, freq, time) or (clips, features, freq, time), float32, in the unit of `magnitude`
@@ -64,7 +67,7 @@ def deconvolve(
       ValueError: layer, feature or path does not exist, the clip is too short for the layer, or the path does not
         cover the blocks.
     """
-    return sweep(network, variables, magnitude, layer, features, chunk=chunk, path=path)[0]
+    return sweep(network, variables, magnitude, layer, features, chunk=chunk, path=path, devices=devices)[0]
 
 
 def sweep(
@@ -76,6 +79,7 @@ def sweep(
     *,
     chunk: int | None = None,
     path: str = "auto",
+    devices: Sequence[jax.Device] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """As `deconvolve`, and returns the pooled maps that it started from as well.
 
@@ -95,39 +99,41 @@ def sweep(
     layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
     starts, length, kept, stride = _windows(blocks, frames)
     batch = jnp.pad(batch, [(0, 0), (0, 0), (0, max(0, starts[-1] + length - frames))])
+    devices = jax.local_devices() if devices is None else list(devices)
     group = max(1, 4 * CHUNK_BYTES // (4 * bins * length * max(b.maps for b in blocks)))
-    if chunk is None:
-        chunk = _chunk(blocks, (bins, length))
-    padded = -(-len(chosen) // chunk) * chunk if len(chosen) > chunk else len(chosen)
-    numbers = jnp.asarray(np.pad(chosen, (0, padded - len(chosen)), mode="edge"))
+    group = min(group, -(-clips // len(devices)))
+    pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
+    devices = devices[: len(pieces)]
+    part = network.clone(blocks=blocks)
+    used = {"params": {name: variables["params"][name] for name in _names(layer)}, **_input(variables)}
+    placed = [jax.device_put(used, device) for device in devices]
+    chunk = min(chunk or _chunk(blocks, (bins, length)), len(chosen))
 
-    def run(first: int, start: int) -> tuple[jax.Array, jax.Array]:
+    def run(piece, turn: int) -> tuple[jax.Array, jax.Array]:
+        first, start, _ = piece
         window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
+        window = jax.device_put(window, devices[turn])
         valid = min(length, frames - start)
-        part = network.clone(blocks=blocks)
-        trace, scale = _trace_window(part, variables, window, valid)
-        if path == "winograd":
-            switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
-            images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, (bins, length))
-        else:
-            images = backproject(part, variables, trace, layer, numbers, (bins, length), chunk=min(chunk, padded))
-        # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather
-        # than dividing, as the derivative would) brings it back to the magnitude's own unit.
-        return _finish(images, scale, trace[-1].pooled, jnp.asarray(chosen))
+        threads = max(1, runtime.cores() // len(devices))
+        return _explain_window(part, placed[turn], window, valid, chosen, path, chunk, threads)
 
-    if len(starts) == 1 and clips <= group:
-        images, maps = run(0, 0)
+    if len(pieces) == 1:
+        images, maps = run(pieces[0], 0)
         images, maps = images[..., :frames], maps[..., :layer_frames]
     else:
-        images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32)
-        maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32)
-        for first in range(0, clips, group):
-            for start, (begin, end) in zip(starts, kept, strict=True):
-                image, pooled = run(first, start)
-                begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
-                columns = slice(begin_column - start // stride, end_column - start // stride)
-                images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
-                maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
+        home = devices[0]
+        images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32, device=home)
+        maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32, device=home)
+        with ThreadPoolExecutor(len(devices)) as pool:
+            for turn in range(0, len(pieces), len(devices)):
+                some = pieces[turn : turn + len(devices)]
+                for piece, found in zip(some, pool.map(run, some, range(len(some))), strict=True):
+                    first, start, (begin, end) = piece
+                    image, pooled = jax.device_put(found, home)
+                    begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
+                    columns = slice(begin_column - start // stride, end_column - start // stride)
+                    images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
+                    maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
     return (images[0], maps[0]) if single else (images, maps)
 
 
@@ -226,6 +232,21 @@ def _spread(signal: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return total
 
 
+def _explain_window(part, variables, window, valid, chosen, path, chunk, threads):
+    """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
+    trace, scale = _trace_window(part, variables, window, valid)
+    layer, size = len(part.blocks), window.shape[1:]
+    if path == "winograd":
+        switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
+        images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, size, threads=threads)
+    else:
+        padded = np.pad(chosen, (0, -len(chosen) % chunk), mode="edge")
+        images = backproject(part, variables, trace, layer, padded, size, chunk=chunk)
+    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather than
+    # dividing, as the derivative would) brings it back to the magnitude's own unit.
+    return _finish(images, scale, trace[-1].pooled, chosen)
+
+
 @functools.partial(jax.jit, static_argnames="network")
 def _trace_window(network, variables, magnitude, frames):
     """The trace of a batch of windows, and the input's scale."""
@@ -241,7 +262,15 @@ def _finish(images, scale, pooled, features):
 
 
 def _kernels(variables, layer: int) -> tuple[jax.Array, ...]:
-    return tuple(jnp.asarray(variables["params"][f"conv{l}"]["kernel"]) for l in range(1, layer + 1))
+    return tuple(jnp.asarray(variables["params"][name]["kernel"]) for name in _names(layer))
+
+
+def _names(layer: int) -> list[str]:
+    return [f"conv{l}" for l in range(1, layer + 1)]
+
+
+def _input(variables) -> dict:
+    return {"input": variables["input"]} if "input" in variables else {}
 
 
 def _path(blocks: Sequence[Block], path: str) -> str:

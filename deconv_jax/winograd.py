@@ -101,18 +101,14 @@ def backproject(pooled, switches, kernels, features, size, group=8):
     return lax.map(one_clip, (pooled, tuple(switches)))
 
 
-def sweep(pooled, switches, kernels, features, size, group=8, workers=None):
+def sweep(pooled, switches, kernels, features, size, group=8, threads=None, least=16):
     """`backproject` with the features shared out over threads.
 
-    XLA runs the strips' small operations one after the other on one core, so
-    two threads with half of the features each are nearly twice as fast.
-    Arguments and result are those of `backproject`; `workers` is the number of
-    threads, by default one per available core (at most one per 16 features).
+    XLA runs the strips' small operations one after the other on one core, so two threads with half of the features
+    each are nearly twice as fast. Arguments and result are those of `backproject`; `threads` are there to be used, by
+    default one per available core, each for `least` features or more. Layer 1 is too little work to share.
     """
-    if workers is None:
-        workers = min(runtime.cores(), -(-len(features) // 16))
-        if len(kernels) == 1:
-            workers = 1  # too little work to share
+    workers = 1 if len(kernels) == 1 else min(threads or runtime.cores(), -(-len(features) // least))
     share = -(-len(features) // workers)
     padded = np.resize(np.asarray(features, np.int32), workers * share)
 

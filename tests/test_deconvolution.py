@@ -216,3 +216,16 @@ def test_what_does_not_exist_is_refused(layer, features, message):
     network, variables = random_network(SPECS["paper"], (24, 24))
     with pytest.raises(ValueError, match=message):
         deconvolve(network, variables, jnp.zeros((24, 24)), layer, features)
+
+
+@pytest.mark.parametrize("path", ["plain", "winograd"])
+@pytest.mark.parametrize("clips", [1, 3])
+def test_devices_change_nothing(rng, monkeypatch, path, clips):
+    """One device or two, for a batch and for a long clip in windows."""
+    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    network, variables = random_network(SPECS["paper"], (16, 131))
+    magnitude = rng.uniform(size=(clips, 16, 131)).astype(np.float32)
+    assert len(jax.local_devices()) >= 2
+    one, two = (sweep(network, variables, magnitude, 3, path=path, devices=jax.local_devices()[:n]) for n in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)

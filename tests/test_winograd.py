@@ -53,7 +53,7 @@ def test_equals_the_plain_path_for_any_maps_sizes_clips_and_masked_windows(rng, 
     want = backproject(network, {"params": params}, tuple(trace), len(maps), features, size, chunk=8)
     kernels = tuple(params[f"conv{l}"]["kernel"] for l in range(1, len(maps) + 1))
     switches = tuple(t.switches for t in trace)
-    got = winograd.sweep(trace[-1].pooled, switches, kernels, features, size, group=2, workers=2)
+    got = winograd.sweep(trace[-1].pooled, switches, kernels, features, size, group=2, threads=2, least=1)
     assert got.shape == want.shape == (2, len(features), *size)
     np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
 
