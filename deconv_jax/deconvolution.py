@@ -15,7 +15,6 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -114,8 +113,7 @@ def sweep(
         window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
         window = jax.device_put(window, devices[turn])
         valid = min(length, frames - start)
-        threads = max(1, runtime.cores() // len(devices))
-        return _explain_window(part, placed[turn], window, valid, chosen, path, chunk, threads)
+        return _explain_window(part, placed[turn], window, valid, chosen, path, chunk)
 
     if len(pieces) == 1:
         images, maps = run(pieces[0], 0)
@@ -124,16 +122,15 @@ def sweep(
         home = devices[0]
         images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32, device=home)
         maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32, device=home)
-        with ThreadPoolExecutor(len(devices)) as pool:
-            for turn in range(0, len(pieces), len(devices)):
-                some = pieces[turn : turn + len(devices)]
-                for piece, found in zip(some, pool.map(run, some, range(len(some))), strict=True):
-                    first, start, (begin, end) = piece
-                    image, pooled = jax.device_put(found, home)
-                    begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
-                    columns = slice(begin_column - start // stride, end_column - start // stride)
-                    images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
-                    maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
+        for turn in range(0, len(pieces), len(devices)):
+            some = pieces[turn : turn + len(devices)]
+            results = [run(piece, place) for place, piece in enumerate(some)]  # accelerators compute them together
+            for (first, start, (begin, end)), found in zip(some, results, strict=True):
+                image, pooled = jax.device_put(found, home)
+                begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
+                columns = slice(begin_column - start // stride, end_column - start // stride)
+                images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
+                maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
     return (images[0], maps[0]) if single else (images, maps)
 
 
@@ -232,13 +229,13 @@ def _spread(signal: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return total
 
 
-def _explain_window(part, variables, window, valid, chosen, path, chunk, threads):
+def _explain_window(part, variables, window, valid, chosen, path, chunk):
     """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
     trace, scale = _trace_window(part, variables, window, valid)
     layer, size = len(part.blocks), window.shape[1:]
     if path == "winograd":
         switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
-        images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, size, threads=threads)
+        images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, size)
     else:
         padded = np.pad(chosen, (0, -len(chosen) % chunk), mode="edge")
         images = backproject(part, variables, trace, layer, padded, size, chunk=chunk)

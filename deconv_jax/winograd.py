@@ -64,7 +64,7 @@ def covers(blocks: Sequence[Block]) -> bool:
     return all(b.kernel == (3, 3) and b.padding == "SAME" and b.pool == b.stride == (2, 2) for b in blocks)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "group"), compiler_options=COMPILER_OPTIONS)
+@functools.partial(jax.jit, static_argnames=("size", "group"))
 def backproject(pooled, switches, kernels, features, size, group=8):
     """Deconvolves features of layer L = len(kernels) down to the input.
 
@@ -111,15 +111,35 @@ def sweep(pooled, switches, kernels, features, size, group=8, threads=None, leas
     workers = 1 if len(kernels) == 1 else min(threads or runtime.cores(), -(-len(features) // least))
     share = -(-len(features) // workers)
     padded = np.resize(np.asarray(features, np.int32), workers * share)
+    given = (pooled, tuple(switches), tuple(kernels))
+    program = _compiled(jax.tree.map(_like, (*given, padded[:share])), size, group)
 
     def run(part):
-        return jax.block_until_ready(backproject(pooled, switches, kernels, part, size, group))
+        return jax.block_until_ready(program(*given, jax.device_put(part, pooled.device)))
 
     if workers == 1:
         return run(padded)
-    with ThreadPoolExecutor(workers) as threads:
-        images = list(threads.map(run, np.split(padded, workers)))
+    with ThreadPoolExecutor(workers) as pool:
+        images = list(pool.map(run, np.split(padded, workers)))
     return jnp.concatenate(images, axis=1)[:, : len(features)]
+
+
+def _like(array):
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=getattr(array, "sharding", None))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(arguments, size, group):
+    """`backproject` compiled ahead, for all threads to share.
+
+    jax 0.12 cannot compile barriers that stand in very small loops, such as those of a network of few maps; there
+    they are dropped, which changes the speed of what is fast anyway.
+    """
+    lowered = backproject.lower(*arguments, size, group)
+    try:
+        return lowered.compile(compiler_options=COMPILER_OPTIONS)
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile()
 
 
 def _check(pooled, switches, kernels, size):
@@ -228,7 +248,7 @@ def _middle_step(v, late, switches, transformed, size, out, put):
         s = lax.dynamic_slice_in_dim(switches, 2 * i, 2)
         x = lax.dynamic_slice_in_dim(v, late + 2 * i, 2)[:, late : late + width]
         x = jnp.pad(x, ((0, 0), (0, 2 * columns - width), (0, 0), (0, 0)))
-        x, s = barrier((jnp.where(s[:, :, None] < 4, x, 0.0), s))
+        x, s = barrier(jnp.where(s[:, :, None] < 4, x, 0.0)), barrier(s)
         x = barrier(_evaluate(x, s)).reshape(36, columns * n, c)
         x = jnp.einsum("kpc,kcd->kpd", x, transformed).reshape(6, 6, columns, n, -1)
         done, overlap = _interpolate(x, overlap)
@@ -267,7 +287,8 @@ def _interpolate(m, overlap):
     def combine(m, t):
         return sum(B_T[e, t] * m[e] for e in range(6) if B_T[e, t])
 
-    rows = barrier((combine(m, 0) + overlap[0], combine(m, 1) + overlap[1], combine(m, 2), combine(m, 3)))
+    # One barrier for each: jax 0.12 cannot compile one around several arrays in a small loop.
+    rows = [barrier(r) for r in (combine(m, 0) + overlap[0], combine(m, 1) + overlap[1], combine(m, 2), combine(m, 3))]
 
     def before(x):
         return jnp.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
