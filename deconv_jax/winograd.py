@@ -51,7 +51,7 @@ from deconv_jax import runtime
 from deconv_jax.layers import FILTER, IN, OUT
 from deconv_jax.network import NO_WINNER, Block
 
-COMPILER_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 # Winograd's transforms by their names in Lavin and Gray 2016, section 4.3; rows are the points 0, 1, -1, 2, -2, inf.
 A = OUT.T.astype(np.float32)
