@@ -105,7 +105,9 @@ def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: f
     axes.set_axis_off()
     about = f"each 0 to {frequencies[-1]:.0f} Hz, {seconds:g} s"
     axes.set_title(f"{title} ({about})", fontsize=11, parse_math=False)
-    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01).set_label("level (dB, 0 = loudest of the layer)", fontsize=9)
+    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01).set_label(
+        "level (dB, 0 = loudest of the layer)", fontsize=9
+    )
     canvas.draw()
     return _png(canvas)
 
