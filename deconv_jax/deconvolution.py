@@ -94,13 +94,16 @@ def sweep(
     batch = magnitude[None] if single else magnitude
     clips, bins, frames = batch.shape
     blocks = network.blocks[:layer]
+    if path == "auto" and isinstance(magnitude, jax.core.Tracer):
+        path = "plain"  # within the user's own jit or grad; the other path is compiled by itself
     path = _path(blocks, path)
     layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
     starts, length, kept, stride = _windows(blocks, frames)
-    batch = jnp.pad(batch, [(0, 0), (0, 0), (0, max(0, starts[-1] + length - frames))])
     devices = jax.local_devices() if devices is None else list(devices)
     group = max(1, 4 * CHUNK_BYTES // (4 * bins * length * max(b.maps for b in blocks)))
     group = min(group, -(-clips // len(devices)))
+    # Whole groups and windows only, so that a rest compiles nothing of its own.
+    batch = jnp.pad(batch, [(0, -clips % group), (0, 0), (0, max(0, starts[-1] + length - frames))])
     pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
     devices = devices[: len(pieces)]
     part = network.clone(blocks=blocks)
@@ -126,7 +129,7 @@ def sweep(
             some = pieces[turn : turn + len(devices)]
             results = [run(piece, place) for place, piece in enumerate(some)]  # accelerators compute them together
             for (first, start, (begin, end)), found in zip(some, results, strict=True):
-                image, pooled = jax.device_put(found, home)
+                image, pooled = (array[: clips - first] for array in jax.device_put(found, home))
                 begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
                 columns = slice(begin_column - start // stride, end_column - start // stride)
                 images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))

@@ -218,6 +218,13 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         deconvolve(network, variables, jnp.zeros((24, 24)), layer, features)
 
 
+def test_works_within_the_users_own_compiled_function(rng):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    magnitude = jnp.asarray(rng.uniform(size=(24, 24)), jnp.float32)
+    inner = jax.jit(lambda magnitude: deconvolve(network, variables, magnitude, 3))
+    np.testing.assert_allclose(inner(magnitude), deconvolve(network, variables, magnitude, 3), atol=1e-6)
+
+
 @pytest.mark.parametrize("path", ["plain", "winograd"])
 @pytest.mark.parametrize("clips", [1, 3])
 def test_devices_change_nothing(rng, monkeypatch, path, clips):
