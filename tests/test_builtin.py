@@ -298,7 +298,7 @@ def quick(monkeypatch):
         return np.full(1000, 0.1, np.float32)
 
     monkeypatch.setattr(builtin, "make_song", make_song)
-    monkeypatch.setattr(builtin, "_cores", lambda: 1)
+    monkeypatch.setattr(builtin, "cores", lambda: 1)
     return made
 
 
