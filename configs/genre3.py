@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.split = (0.825, 0.0875, 0.0875)  # songs for training, validation, test
 
     config.train = ConfigDict()
-    config.train.epochs = 4
+    config.train.epochs = 3
     config.train.batch_size = 16
     config.train.learning_rate = 1e-3  # Adam
     config.train.checkpoint_steps = 200  # besides the end of every epoch
