@@ -37,12 +37,13 @@ def random_network(blocks, size, seed=0):
     return network, variables
 
 
+@pytest.mark.parametrize("path", ["plain", "winograd"])
 @pytest.mark.parametrize("layer", range(1, 6))
-def test_equals_the_golden_images(layer):
+def test_equals_the_golden_images(layer, path):
     with np.load(GOLDEN) as golden:
         network, variables = golden_network(golden, 16)
         want = golden[f"layer{layer}"]
-        got = deconvolve(network, variables, golden["magnitude"], layer, path="plain")
+        got = deconvolve(network, variables, golden["magnitude"], layer, path=path)
     assert got.shape == want.shape == (16, 65, 49)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
     np.testing.assert_array_equal(np.any(got, axis=(1, 2)), np.any(want, axis=(1, 2)))
