@@ -14,11 +14,15 @@ _HOMES = {
     "stft": "spectrogram",
     "istft": "spectrogram",
     "Block": "network",
+    "Dense": "network",
     "Network": "network",
     "paper_network": "network",
     "deconvolve": "deconvolution",
     "auralise": "auralisation",
     "load": "training.workdir",
+    "load_network": "network_file",
+    "save_network": "network_file",
+    "deconvolve_function": "any_model",
     "InputError": "errors",
 }
 

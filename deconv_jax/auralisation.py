@@ -6,7 +6,8 @@
   that resembles the magnitude the result resembles its square: loud parts dominate and features sound more alike.
 
 Both keep the sign of the image: a negative value turns the phase by π. `rectify` sets negative values to zero
-before either reading.
+before either reading. An image in mel bands or constant-Q bins is taken to the STFT's bins first, by
+`deconv_jax.spectrogram.lift`.
 """
 
 from typing import NamedTuple
@@ -29,6 +30,7 @@ def auralise(
     rectify: bool = False,
     hop: int = 256,
     length: int | None = None,
+    window: str = "hann",
 ) -> jax.Array:
     """Turns deconvolved images into waveforms.
 
@@ -39,6 +41,7 @@ def auralise(
       rectify: drop negative values.
       hop: samples between frames.
       length: samples to return; (time - 1) · hop when left out.
+      window: that of the transform.
 
     Returns:
       Waveforms, shape (..., length), with no gain applied. An all-zero image gives silence.
@@ -51,7 +54,7 @@ def auralise(
     image = jnp.maximum(image, 0) if rectify else image
     stft = stft.reshape((1,) * (image.ndim - stft.ndim) + stft.shape)
     carrier = stft if reading == "mask" else jnp.exp(1j * jnp.angle(stft)).astype(stft.dtype)
-    return istft(image * carrier, hop=hop, length=length)
+    return istft(image * carrier, hop=hop, length=length, window=window)
 
 
 class Gained(NamedTuple):

@@ -4,7 +4,14 @@ For feature f of layer L: start from the pooled map f alone and walk back l = L 
 switches of layer l, rectifying, and convolving with the transposed kernels of layer l, without bias. Nothing is
 rectified after the last convolution, so images may be negative (Zeiler & Fergus 2014, section 2.1). The same
 image is the vector-Jacobian product of the network, seeded with the map, with ReLU's backward rule replaced by a
-ReLU of the incoming signal.
+ReLU of the incoming signal. The methods "guided" and "gradient" are the same walk with another rule at that one step
+(`deconv_jax.activations`), from the same seed.
+
+Every other step is the transpose of what the forward pass did: strided convolutions spread, averages share out,
+batch norm multiplies by γ/σ. With the last one an image is the same whether a batch norm stands by itself or has been
+folded into the kernels before it, and it is the vector-Jacobian product. `norm_back="inverse"` multiplies by σ/γ
+instead, undoing the scale, as if the signal were the map's own values on their way back; that depends on the folding,
+and lifts maps of small γ without bound (γ = 0 gives zero).
 
 A clip of any length is cut into overlapping windows of a fixed number of frames. The overlap covers everything
 that the kept part of a window depends on, so the result does not depend on the cutting, memory does not grow with
@@ -22,13 +29,16 @@ import numpy as np
 from jax import lax
 
 from deconv_jax import runtime, winograd
-from deconv_jax.layers import convolve_back, unpool
-from deconv_jax.network import Block, Network, Trace, layer_sizes
+from deconv_jax.activations import check_method, pass_back
+from deconv_jax.layers import average_back, back_pads, convolve_back, pads, unpool
+from deconv_jax.network import Block, Network, Trace, layer_sizes, resolved
 
 WINDOW_FRAMES = 1024
 """Frames that a window of a long clip contributes; clips up to about this length are one window."""
 
 PATHS = ("auto", "plain", "winograd")
+
+NORM_BACKS = ("transpose", "inverse")
 
 CHUNK_BYTES = 32 * 2**20
 """Largest intermediate array of one chunk of features and clips."""
@@ -41,6 +51,8 @@ def deconvolve(
     layer: int,
     features: Sequence[int] | None = None,
     *,
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
     chunk: int | None = None,
     path: str = "auto",
     devices: Sequence[jax.Device] | None = None,
@@ -52,6 +64,8 @@ def deconvolve(
       magnitude: spectrogram, shape (freq, time), or a batch (clips, freq, time). Any number of frames.
       layer: 1-based layer.
       features: 0-based features, in the order wanted; all of the layer's if left out.
+      method: "deconvnet", "guided" or "gradient"; see `deconv_jax.activations`.
+      norm_back: "transpose" or "inverse": what batch norm does to the signal; see the head of this module.
       chunk: features walked back together on the plain path; chosen from the shapes if left out. Changes memory,
         not results.
       path: "plain" for `backproject`, "winograd" for `deconv_jax.winograd`, which is several times as fast on a CPU
@@ -60,13 +74,25 @@ def deconvolve(
 
     Returns:
       Images, shape (features, freq, time) or (clips, features, freq, time), float32, in the unit of `magnitude`
-      up to a factor of the network's own. A feature that no part of the clip activates is exactly zero.
+      up to a factor of the network's own; of "gradient", in the unit of a derivative. A feature that no part of the
+      clip activates is exactly zero.
 
     Raises:
-      ValueError: layer, feature or path does not exist, the clip is too short for the layer, or the path does not
-        cover the blocks.
+      ValueError: layer, feature, method or path does not exist, the clip is too short for the layer, the method has
+        no rule for an activation, or the path does not cover the blocks.
     """
-    return sweep(network, variables, magnitude, layer, features, chunk=chunk, path=path, devices=devices)[0]
+    return sweep(
+        network,
+        variables,
+        magnitude,
+        layer,
+        features,
+        method=method,
+        norm_back=norm_back,
+        chunk=chunk,
+        path=path,
+        devices=devices,
+    )[0]
 
 
 def sweep(
@@ -76,6 +102,8 @@ def sweep(
     layer: int,
     features: Sequence[int] | None = None,
     *,
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
     chunk: int | None = None,
     path: str = "auto",
     devices: Sequence[jax.Device] | None = None,
@@ -93,10 +121,13 @@ def sweep(
     single = magnitude.ndim == 2
     batch = magnitude[None] if single else magnitude
     clips, bins, frames = batch.shape
-    blocks = network.blocks[:layer]
+    blocks = resolved(network.blocks[:layer], (bins, frames))
+    check_method(method, (b.activation for b in blocks))
+    if norm_back not in NORM_BACKS:
+        raise ValueError(f"norm_back must be one of {', '.join(NORM_BACKS)}, not {norm_back!r}")
     if path == "auto" and isinstance(magnitude, jax.core.Tracer):
         path = "plain"  # within the user's own jit or grad; the other path is compiled by itself
-    path = _path(blocks, path)
+    path = _path(blocks, path, method)
     layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
     starts, length, kept, stride = _windows(blocks, frames)
     devices = jax.local_devices() if devices is None else list(devices)
@@ -107,7 +138,7 @@ def sweep(
     pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
     devices = devices[: len(pieces)]
     part = network.clone(blocks=blocks)
-    used = {"params": {name: variables["params"][name] for name in _names(layer)}, **_input(variables)}
+    used = _used(variables, layer)
     placed = [jax.device_put(used, device) for device in devices]
     chunk = min(chunk or _chunk(blocks, (bins, length)), len(chosen))
 
@@ -116,7 +147,7 @@ def sweep(
         window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
         window = jax.device_put(window, devices[turn])
         valid = min(length, frames - start)
-        return _explain_window(part, placed[turn], window, valid, chosen, path, chunk)
+        return _explain_window(part, placed[turn], window, valid, chosen, path, chunk, method, norm_back)
 
     if len(pieces) == 1:
         images, maps = run(pieces[0], 0)
@@ -155,7 +186,7 @@ def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] 
     return chosen.astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "layer", "size", "chunk"))
+@functools.partial(jax.jit, static_argnames=("network", "layer", "size", "chunk", "method", "norm_back"))
 def backproject(
     network: Network,
     variables,
@@ -165,43 +196,64 @@ def backproject(
     size: tuple[int, int],
     *,
     chunk: int = 4,
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
 ) -> jax.Array:
     """The way back alone, from a given trace: the plain path, for any block spec.
 
     Args:
       network, variables: the kernels are taken from `variables["params"]`.
-      trace: of a batch, as `network.apply` returns it.
+      trace: of a batch, as `network.apply` returns it; with gates unless the method is "deconvnet".
       layer: 1-based.
       features: int array, shape (n,), n a multiple of `chunk` or below it.
       size: (freq, time) of the input.
       chunk: features walked back together.
+      method, norm_back: as in `deconvolve`.
 
     Returns:
       Images, shape (clips, n, freq, time), before the input's scale is undone.
     """
     blocks = network.blocks[:layer]
     kernels = _kernels(variables, layer)
+    norms = [_norm_factor(variables, number, block, norm_back) for number, block in enumerate(blocks, 1)]
     sizes = [tuple(size), *(t.pooled.shape[1:3] for t in trace[: layer - 1])]
+    gates = [None if method == "deconvnet" else t.gate for t in trace]
+
+    def below(number, signal, switches, gate, norm):
+        """A signal (n, freq, time, maps) above block `number` → what goes into its transposed convolution."""
+        block = blocks[number - 1]
+        full = tuple(block.convolved(n, axis) for axis, n in enumerate(sizes[number - 1]))
+        signal = signal * norm if block.norm == "pooled" else signal
+        signal = _unpool(block, signal, switches, full)
+        signal = signal * norm if block.norm == "after" else signal
+        signal = pass_back(signal, gate, block.activation, block.slope, method)
+        return signal * norm if block.norm == "before" else signal
 
     def walk_back(numbers):
         """(k,) features → (k, clips, freq, time)."""
         clips = trace[0].pooled.shape[0]
-        signal = jnp.moveaxis(trace[layer - 1].pooled[..., numbers], -1, 0)[..., None]
-        switches = jnp.moveaxis(trace[layer - 1].switches[..., numbers], -1, 0)[..., None]
+
+        def take(x):
+            """(..., maps) → (k, ..., 1)."""
+            return None if x is None else jnp.moveaxis(x[..., numbers], -1, 0)[..., None]
+
+        top = (trace[layer - 1].pooled, trace[layer - 1].switches, gates[layer - 1], norms[layer - 1])
+        signal = jax.vmap(functools.partial(below, layer))(*map(take, top))
         kernel = jnp.moveaxis(kernels[layer - 1][..., numbers], -1, 0)
-        for number in range(layer, 0, -1):
+        spread = functools.partial(_spread, block=blocks[layer - 1], size=sizes[layer - 1])
+        signal = jax.vmap(spread)(signal, kernel)
+        for number in range(layer - 1, 0, -1):
             block = blocks[number - 1]
-            full = tuple(block.convolved(n, axis) for axis, n in enumerate(sizes[number - 1]))
-            back = functools.partial(unpool, window=block.pool, stride=block.stride, size=full)
-            if number == layer:
-                signal = jax.nn.relu(jax.vmap(back)(signal, switches))
-                signal = jax.vmap(functools.partial(_spread, padding=block.padding))(signal, kernel)
-            else:
-                switches = trace[number - 1].switches[None]
-                switches = jnp.broadcast_to(switches, signal.shape).reshape(-1, *signal.shape[2:])
-                signal = jax.nn.relu(back(signal.reshape(-1, *signal.shape[2:]), switches))
-                signal = convolve_back(signal, kernels[number - 1], block.padding)
-                signal = signal.reshape(-1, clips, *signal.shape[1:])
+            flat = signal.reshape(-1, *signal.shape[2:])
+
+            def repeated(x, count=signal.shape[0]):
+                """The same for every feature: (clips, ...) → (k · clips, ...)."""
+                return None if x is None else jnp.broadcast_to(x[None], (count, *x.shape)).reshape(-1, *x.shape[1:])
+
+            switches, gate = repeated(trace[number - 1].switches), repeated(gates[number - 1])
+            flat = below(number, flat, switches, gate, norms[number - 1])
+            flat = convolve_back(flat, kernels[number - 1], block.padding, block.conv_stride, sizes[number - 1])
+            signal = flat.reshape(-1, clips, *flat.shape[1:])
         return signal[..., 0]
 
     features = jnp.asarray(features)
@@ -211,46 +263,71 @@ def backproject(
     return images.reshape(-1, *images.shape[2:]).swapaxes(0, 1)
 
 
-def _spread(signal: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+def _unpool(block: Block, signal: jax.Array, switches: jax.Array, size) -> jax.Array:
+    """The pooling's transpose, (clips, freq, time, maps) at the pooled size → at `size`."""
+    edges = pads(block.pool_padding, size, block.pool, block.stride)
+    if block.pooling == "average":
+        return average_back(jnp.where(switches == 0, signal, 0), block.pool, block.stride, edges, size)
+    padded = tuple(n + sum(pair) for n, pair in zip(size, edges, strict=True))
+    full = unpool(signal, switches, block.pool, block.stride, padded)
+    (top, _), (first, _) = edges
+    return full[:, top : top + size[0], first : first + size[1]]
+
+
+def _norm_factor(variables, number: int, block: Block, norm_back: str) -> jax.Array:
+    """What batch norm multiplies the signal by, shape (1, 1, 1, maps)."""
+    if block.norm == "none":
+        return jnp.ones((1, 1, 1, block.maps))
+    gamma = jnp.asarray(variables["params"][f"norm{number}"]["scale"])
+    sigma = jnp.sqrt(jnp.asarray(variables["batch_stats"][f"norm{number}"]["var"]) + block.epsilon)
+    if norm_back == "transpose":
+        factor = gamma / sigma
+    else:
+        factor = jnp.where(gamma == 0, 0, sigma / jnp.where(gamma == 0, 1, gamma))
+    return factor.reshape(1, 1, 1, -1)
+
+
+def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size) -> jax.Array:
     """`convolve_back` for a single map: as many shifted multiples as the kernel has cells.
 
-    signal (clips, freq, time, 1), kernel (height, width, maps) → (clips, freq, time, maps). With one map in, a
+    signal (clips, freq, time, 1), kernel (height, width, maps) → (clips, *size, maps). With one map in, a
     convolution is all memory traffic; shifted multiples fuse into one pass.
     """
     height, width = kernel.shape[:2]
-    top, left = ((height - 1) // 2, (width - 1) // 2) if padding == "SAME" else (0, 0)
-    freq, time = signal.shape[1:3]
-    out = (freq, time) if padding == "SAME" else (freq + height - 1, time + width - 1)
-    above, before = height - 1 - top, width - 1 - left
-    edges = [(0, 0), (above, out[0] - freq + height - 1 - above), (before, out[1] - time + width - 1 - before), (0, 0)]
-    padded = jnp.pad(signal, edges)
-    total = jnp.zeros((*signal.shape[:1], *out, kernel.shape[2]), signal.dtype)
+    down, across = block.conv_stride
+    rows, columns = back_pads(signal.shape[1:3], (height, width), block.padding, (down, across), size)
+    edges = [(0, 0, 0), (*rows, down - 1), (*columns, across - 1), (0, 0, 0)]
+    padded = lax.pad(signal, jnp.zeros((), signal.dtype), edges)
+    total = jnp.zeros((*signal.shape[:1], *size, kernel.shape[2]), signal.dtype)
     for a in range(height):
         for b in range(width):
-            rows, columns = slice(height - 1 - a, height - 1 - a + out[0]), slice(width - 1 - b, width - 1 - b + out[1])
-            total += padded[:, rows, columns] * kernel[a, b].reshape(1, 1, 1, -1)
+            cells = padded[:, height - 1 - a :, width - 1 - b :][:, : size[0], : size[1]]
+            total += cells * kernel[a, b].reshape(1, 1, 1, -1)
     return total
 
 
-def _explain_window(part, variables, window, valid, chosen, path, chunk):
+def _explain_window(part, variables, window, valid, chosen, path, chunk, method, norm_back):
     """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
-    trace, scale = _trace_window(part, variables, window, valid)
+    trace, scale = _trace_window(part, variables, window, valid, method != "deconvnet")
     layer, size = len(part.blocks), window.shape[1:]
     if path == "winograd":
         switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
         images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, size)
     else:
         padded = np.pad(chosen, (0, -len(chosen) % chunk), mode="edge")
-        images = backproject(part, variables, trace, layer, padded, size, chunk=chunk)
-    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale (rather than
-    # dividing, as the derivative would) brings it back to the magnitude's own unit.
+        images = backproject(
+            part, variables, trace, layer, padded, size, chunk=chunk, method=method, norm_back=norm_back
+        )
+    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale brings it back
+    # to the magnitude's own unit. A gradient is divided by it: it is the derivative.
+    scale = 1 / scale if method == "gradient" else scale
     return _finish(images, scale, trace[-1].pooled, chosen)
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _trace_window(network, variables, magnitude, frames):
+@functools.partial(jax.jit, static_argnames=("network", "gates"))
+def _trace_window(network, variables, magnitude, frames, gates=False):
     """The trace of a batch of windows, and the input's scale."""
-    _, trace = network.apply(variables, magnitude, head=False, frames=frames)
+    _, trace = network.apply(variables, magnitude, head=False, frames=frames, gates=gates)
     scale = jnp.asarray(variables.get("input", {}).get("scale", 1.0), jnp.float32)
     return trace, scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
 
@@ -269,17 +346,26 @@ def _names(layer: int) -> list[str]:
     return [f"conv{l}" for l in range(1, layer + 1)]
 
 
-def _input(variables) -> dict:
-    return {"input": variables["input"]} if "input" in variables else {}
+def _used(variables, layer: int) -> dict:
+    """The part of a network's variables that its first blocks need."""
+    used = {"params": {name: variables["params"][name] for name in _names(layer)}}
+    norms = [f"norm{l}" for l in range(1, layer + 1) if f"norm{l}" in variables["params"]]
+    used["params"] |= {name: variables["params"][name] for name in norms}
+    if norms:
+        used["batch_stats"] = {name: variables["batch_stats"][name] for name in norms}
+    return used | ({"input": variables["input"]} if "input" in variables else {})
 
 
-def _path(blocks: Sequence[Block], path: str) -> str:
+def _path(blocks: Sequence[Block], path: str, method: str = "deconvnet") -> str:
     """The path that will be taken; ValueError if there is none of that name or it does not cover the blocks."""
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
-    covered = winograd.covers(blocks)
+    covered = method == "deconvnet" and winograd.covers(blocks)
     if path == "winograd" and not covered:
-        raise ValueError('path "winograd" needs 3×3 kernels, SAME padding and 2×2 pools in every block; use "plain"')
+        raise ValueError(
+            'path "winograd" needs the deconvnet method, and 3×3 kernels, SAME padding, ReLU and 2×2 max-pools in '
+            'every block; use "plain"'
+        )
     if path == "auto":
         return "winograd" if covered and jax.default_backend() == "cpu" else "plain"
     return path
@@ -304,7 +390,10 @@ def _windows(blocks: Sequence[Block], frames: int) -> tuple[list[int], int, list
       starts of the windows, their common length, the (begin, end) frames that each contributes, and the number
       of frames between two columns of the last block's map.
     """
-    stride = math.prod(b.stride[1] for b in blocks)
+    stride = math.prod(b.step(1) for b in blocks)
+    if any(b.pooling == "average" and _pads_time(b.pool_padding) for b in blocks):
+        # What an average counts at the end of the clip depends on where that is: one window, as long as the clip.
+        return [0], frames, [(0, frames)], stride
     first, last = reach(blocks, axis=1)
     halo = stride * -(-max(last // stride * stride - first, last + 1 + (-first - 1) // stride * stride) // stride)
     hop = max(1, WINDOW_FRAMES // stride) * stride
@@ -325,11 +414,26 @@ def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
     """
     first = last = 0
     for block in reversed(blocks):
-        size, step = block.kernel[axis], block.stride[axis]
-        before = (size - 1) // 2 if block.padding == "SAME" else 0
-        first = first * step - before
-        last = last * step + block.pool[axis] - 1 + size - 1 - before
+        size, step = block.pool[axis], block.stride[axis]
+        before = _before(block.pool_padding, axis, size)
+        first, last = first * step - before, last * step + size - 1 - before
+        size, step = block.kernel[axis], block.conv_stride[axis]
+        before = _before(block.padding, axis, size)
+        first, last = first * step - before, last * step + size - 1 - before
     return first, last
+
+
+def _before(padding, axis: int, size: int) -> int:
+    """Cells that padding adds before an axis; of "SAME", as many as without a stride (`resolved` knows better)."""
+    side = padding if isinstance(padding, str) else padding[axis]
+    if isinstance(side, str):
+        return (size - 1) // 2 if side == "SAME" else 0
+    return side[0]
+
+
+def _pads_time(padding) -> bool:
+    side = padding if isinstance(padding, str) else padding[1]
+    return side == "SAME" or (not isinstance(side, str) and any(side))
 
 
 def _rounded(frames: int) -> int:

@@ -13,13 +13,13 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from deconv_jax import audio, auralisation, deconvolution, features, pictures
+from deconv_jax.activations import check_method
 from deconv_jax.errors import InputError
-from deconv_jax.spectrogram import stft
+from deconv_jax.spectrogram import FrontEnd, analyse, lift
 from deconv_jax.training.workdir import Trained, write_json
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Options:
       layers: 1-based layers.
       chosen: features wanted: "all", "top:N" (the N of most energy) or a list of 0-based numbers.
       reading, rectify, gain: see `deconv_jax.auralisation`.
+      method, norm_back: see `deconv_jax.deconvolution`.
       offset: seconds to skip in every file.
       duration: seconds to explain; None for the whole file.
     """
@@ -44,18 +45,22 @@ class Options:
     gain: str = "match"
     offset: float = 0.0
     duration: float | None = 4.0
+    method: str = "deconvnet"
+    norm_back: str = "transpose"
 
 
 def check(trained: Trained, options: Options) -> None:
     """Compares the options with the network before any work is done.
 
     Raises:
-      ValueError: layer or feature does not exist, or the phase reading is asked of a network with log input.
+      ValueError: layer or feature does not exist, the method has no rule for an activation, or the phase reading is
+        asked of a network with log input.
     """
     for layer in options.layers:
         wanted = None if isinstance(options.chosen, str) else options.chosen
         deconvolution.check_features(trained.network.blocks, layer, wanted)
-    if trained.network.log and options.reading == "phase":
+    check_method(options.method, (b.activation for b in trained.network.blocks[: max(options.layers)]))
+    if (trained.network.log or not trained.front_end.linear) and options.reading == "phase":
         raise ValueError(
             "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
             "use --reading=mask"
@@ -125,15 +130,15 @@ def _export_clip(trained: Trained, path: Path, folder: Path, options: Options) -
     partial = folder.parent / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
     partial.mkdir()
     try:
-        spectrum = np.asarray(_stft(waveform, front.n_fft, front.hop))
+        spectrum, seen = map(np.asarray, analyse_clip(front, waveform))
         audio.write(partial / "original.wav", waveform, front.sample_rate)
         seconds = len(waveform) / front.sample_rate
         magnitude = np.abs(spectrum)
-        sheet = pictures.SpectrogramSheet(front.frequencies(), seconds, "loudest of the clip")
+        sheet = pictures.SpectrogramSheet(front.stft_frequencies(), seconds, "loudest of the clip")
         (partial / "original.png").write_bytes(sheet.draw(magnitude, magnitude.max(), f"{folder.name}: original"))
         rows = []
         for layer in options.layers:
-            rows += _export_layer(trained, waveform, spectrum, layer, partial, folder.name, options)
+            rows += _export_layer(trained, waveform, spectrum, seen, layer, partial, folder.name, options)
         _write_table(partial / "features.csv", rows)
         manifest = {
             "source": audio.shown(path.absolute()),
@@ -173,10 +178,11 @@ def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, i
     return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
 
 
-def _export_layer(trained, waveform, spectrum, layer, folder, name, options) -> list[dict]:
+def _export_layer(trained, waveform, spectrum, seen, layer, folder, name, options) -> list[dict]:
     front = trained.front_end
     chosen = None if isinstance(options.chosen, str) else list(options.chosen)
-    found = deconvolution.sweep(trained.network, trained.variables, np.abs(spectrum), layer, chosen)
+    how = {"method": options.method, "norm_back": options.norm_back}
+    found = deconvolution.sweep(trained.network, trained.variables, seen, layer, chosen, **how)
     images, maps = (np.asarray(array) for array in found)
     numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)
     if isinstance(options.chosen, str) and options.chosen.startswith("top:"):
@@ -195,7 +201,7 @@ def _export_layer(trained, waveform, spectrum, layer, folder, name, options) -> 
     progress = tqdm(numbers, desc=f"{name}: layer {layer}", unit="feature", leave=False)
     for index, number in enumerate(progress):
         image = images[index]
-        sound = _auralise(image, spectrum, options.reading, options.rectify, front.hop, len(waveform))
+        sound = auralise_image(front, image, seen, spectrum, options.reading, options.rectify, len(waveform))
         gained = auralisation.match_gain(np.asarray(sound), waveform, options.gain)
         audio.write(subfolder / f"f{number:03d}.wav", gained.waveform, front.sample_rate)
         picture = sheet.draw(image, reference, f"{name}: layer {layer}, feature {number}")
@@ -235,23 +241,31 @@ def _predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
     total = np.zeros(len(trained.labels))
     for start in starts:
         clip = audio.cut(waveform, start, front.clip_samples)
-        total += np.asarray(_probabilities(trained.network, trained.variables, clip, front.n_fft, front.hop))
+        seen = analyse_clip(front, clip)[1]
+        total += np.asarray(_probabilities(trained.network, trained.variables, seen))
     return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _stft(waveform, n_fft, hop):
-    return stft(waveform, n_fft, hop)
+def analyse_clip(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
+    """`deconv_jax.spectrogram.analyse` of one clip, compiled where it can be."""
+    return analyse(front, waveform) if front.kind == "cqt" else _analyse(front, waveform)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _auralise(image, spectrum, reading, rectify, hop, length):
-    return auralisation.auralise(image, spectrum, reading, rectify=rectify, hop=hop, length=length)
+_analyse = jax.jit(analyse, static_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _probabilities(network, variables, waveform, n_fft, hop):
-    return jax.nn.softmax(network.apply(variables, jnp.abs(stft(waveform, n_fft, hop)))[0])
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def auralise_image(front: FrontEnd, image, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
+    """One image, in the rows of the network's input → a waveform of `length` samples, no gain applied."""
+    image = lift(front, image, seen, spectrum, reading)
+    return auralisation.auralise(
+        image, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(network, variables, seen):
+    return network.probabilities(network.apply(variables, seen)[0])
 
 
 def _swap(new: Path, old: Path) -> None:

@@ -19,7 +19,7 @@ class Measures:
       negative: share of that energy in negative values, 0 to 1; 0 for an inactive feature.
       centroid: mean frequency in Hz, weighted by the image's energy; NaN for an inactive feature.
       bands: share of the energy in each of `BANDS`, shape (features, bands); 0 for an inactive feature.
-      inactive: the pooled map is zero everywhere, and so is the image.
+      inactive: the pooled map is nowhere above zero, and the image is zero everywhere.
     """
 
     active: np.ndarray
@@ -55,7 +55,7 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
         negative=below / some,
         centroid=np.where(energy > 0, rows @ frequencies / some, np.nan),
         bands=np.stack(bands, axis=1) / some[:, None],
-        inactive=maps.max(axis=(1, 2)) <= 0,
+        inactive=(maps.max(axis=(1, 2)) <= 0) & (energy == 0),
     )
 
 

@@ -15,6 +15,24 @@ Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+def pads(padding, size, window: Pair, stride: Pair) -> tuple[Pair, Pair]:
+    """Cells added (before, after) along frequency and time.
+
+    Args:
+      padding: "SAME", "VALID", or a pair of these or of numbers; as in `deconv_jax.network.Block`.
+      size: (freq, time) of what is padded. TensorFlow's "SAME" depends on it if there is a stride: it adds
+        max((ceil(n / stride) - 1) · stride + window - n, 0), the odd one at the end.
+    """
+    edges = []
+    for axis, side in enumerate((padding, padding) if isinstance(padding, str) else padding):
+        if side == "SAME":
+            n, step = size[axis], stride[axis]
+            total = max((-(-n // step) - 1) * step + window[axis] - n, 0)
+            side = (total // 2, total - total // 2)
+        edges.append((0, 0) if side == "VALID" else tuple(side))
+    return edges[0], edges[1]
+
+
 def convolve(x, kernel, window_strides=(1, 1), padding="SAME", **_) -> jax.Array:
     """Cross-correlation of x with kernel, shape (height, width, maps in, maps out); Flax's signature.
 
@@ -23,11 +41,11 @@ def convolve(x, kernel, window_strides=(1, 1), padding="SAME", **_) -> jax.Array
     many = kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 16
     if many and padding == "SAME" and tuple(window_strides) == (1, 1) and jax.default_backend() == "cpu":
         return _convolve_3x3(x, kernel)
-    return _convolve(x, kernel, padding)
+    return _convolve(x, kernel, padding, tuple(window_strides))
 
 
-def _convolve(x, kernel, padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_DIMENSIONS)
+def _convolve(x, kernel, padding, strides=(1, 1), dilation=(1, 1)) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation=dilation, dimension_numbers=_DIMENSIONS)
 
 
 @jax.custom_vjp
@@ -91,15 +109,36 @@ def _weighted(weights, arrays) -> jax.Array:
     return sum((int(w) * a for w, a in zip(weights[1:], arrays[1:], strict=True) if w), int(weights[0]) * arrays[0])
 
 
-def convolve_back(y: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Transpose of `convolve` at stride 1: the cross-correlation with the flipped, transposed kernel."""
+def convolve_back(y: jax.Array, kernel: jax.Array, padding, strides: Pair = (1, 1), size=None) -> jax.Array:
+    """Transpose of `convolve`: the cross-correlation with the flipped, transposed kernel.
+
+    Args:
+      y: shape (clips, freq, time, maps out).
+      kernel: as in `convolve`.
+      padding, strides: those of the convolution.
+      size: (freq, time) of its input; may be left out if "SAME" or "VALID" and no stride tell it.
+    """
+    window = kernel.shape[:2]
+    if size is None:
+        size = (
+            y.shape[1:3] if padding == "SAME" else tuple(n + k - 1 for n, k in zip(y.shape[1:3], window, strict=True))
+        )
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    pads = []
-    for size in kernel.shape[:2]:
-        before = (size - 1) // 2 if padding == "SAME" else 0
-        after = size - 1 - before if padding == "SAME" else 0
-        pads.append((size - 1 - before, size - 1 - after))
-    return _convolve(y, flipped, pads)
+    return _convolve(y, flipped, back_pads(y.shape[1:3], window, padding, strides, size), dilation=strides)
+
+
+def back_pads(found, window, padding, strides: Pair, size) -> list[Pair]:
+    """Edges of the transposed convolution, (before, after) for each axis; negative ones cut off.
+
+    Args:
+      found: (freq, time) of the convolution's output; window, padding, strides: its own; size: of its input.
+    """
+    edges = []
+    before = (pair[0] for pair in pads(padding, size, window, strides))
+    for n, k, step, first, wanted in zip(found, window, strides, before, size, strict=True):
+        spread = (n - 1) * step + 1
+        edges.append((k - 1 - first, wanted - spread + first))
+    return edges
 
 
 def _cells(window: Pair) -> list[Pair]:
@@ -145,6 +184,40 @@ def _max_pool_backward(window, stride, residual, gradient):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
+def average_pool(x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], inside=None) -> jax.Array:
+    """Average-pooling; cells that padding adds do not count.
+
+    Args:
+      x: shape (clips, freq, time, maps).
+      window, stride: as in `max_pool`; edges: padding (before, after) of frequency and time.
+      inside: which cells count, bool, broadcast against x; None for all.
+
+    Returns:
+      shape (clips, (freq + padding - window) // stride + 1, …, maps).
+    """
+    count = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    if inside is not None:
+        x, count = jnp.where(inside, x, 0), jnp.where(inside, count, 0)
+    return _summed(x, window, stride, edges) / jnp.maximum(_summed(count, window, stride, edges), 1)
+
+
+def average_back(values: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], size: Pair) -> jax.Array:
+    """Transpose of `average_pool`: every value in equal shares over the cells that it was the mean of.
+
+    Args:
+      values: shape (clips, freq, time, maps).
+      size: (freq, time) before the pooling; window, stride, edges: as in `average_pool`.
+    """
+    like = jax.ShapeDtypeStruct((values.shape[0], *size, values.shape[3]), values.dtype)
+    (back,) = jax.linear_transpose(lambda x: average_pool(x, window, stride, edges), like)(values)
+    return back
+
+
+def _summed(x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair]) -> jax.Array:
+    zero = jnp.zeros((), x.dtype)
+    return lax.reduce_window(x, zero, lax.add, (1, *window, 1), (1, *stride, 1), [(0, 0), *edges, (0, 0)])
+
+
 def unpool(values: jax.Array, switches: jax.Array, window: Pair, stride: Pair, size: Pair) -> jax.Array:
     """Puts every value back where its maximum stood, zeros elsewhere (Zeiler & Fergus 2014, section 2.1).
 
@@ -152,7 +225,8 @@ def unpool(values: jax.Array, switches: jax.Array, window: Pair, stride: Pair, s
       values, switches: shape (clips, freq, time, maps), broadcast against each other. A switch that is no cell
         of the window drops its value.
       window, stride: those of the pooling. Where windows overlap, values that meet are added.
-      size: (freq, time) before the pooling; rows and columns that the pooling dropped come back as zeros.
+      size: (freq, time) before the pooling and after its padding, if it has any; rows and columns that the pooling
+        dropped come back as zeros.
     """
     cells = [jnp.where(switches == index, values, 0) for index in range(window[0] * window[1])]
     clips, height, width, maps = cells[0].shape

@@ -2,70 +2,203 @@
 
 A network is data: a tuple of `Block`s and a head. `network.apply(variables, magnitude)` returns `(logits, trace)`;
 the trace is what the deconvolution walks back along (paper, section 2.1; Zeiler & Fergus 2014, section 2.1).
+
+The defaults are the paper's network. The other fields describe networks that people have: strides, any padding,
+batch norm, average pooling, other rectifiers, tags instead of classes. Axes are always (frequency, time); networks
+that were trained on (time, frequency) are turned when they are loaded (`deconv_jax.network_file`).
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from deconv_jax.layers import convolve, max_pool
+from deconv_jax.activations import ACTIVATIONS, activate, derivative
+from deconv_jax.layers import average_pool, convolve, max_pool, pads
 
 NO_WINNER = 255
 """The switch of a window that holds no part of the clip: it unpools to zeros."""
 
+NORMS = ("none", "before", "after", "pooled")
+POOLINGS = ("max", "average")
+HEADS = ("flatten", "average", "max")
+FINALS = ("softmax", "sigmoid")
+
+Padding = str | tuple[str | tuple[int, int], str | tuple[int, int]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One convolution → ReLU → max-pool → dropout stage.
+    """One convolution → activation → pooling → dropout stage, with batch norm where a network has it.
 
     Attributes:
       maps: number of feature maps.
-      kernel: (frequency, time) size of the kernels.
-      padding: "SAME" or "VALID".
+      kernel: (frequency, time) size of the kernels; (1, k) or (bins, k) is a convolution along time.
+      padding: of the convolution: "SAME" (TensorFlow's rule: with a stride, what is left over goes to the end),
+        "VALID", or a pair for (frequency, time) of "SAME", "VALID" or zeros added (before, after), such as
+        ((1, 1), (1, 1)) for PyTorch's padding=1.
       use_bias: whether a bias is added. It acts forward only, never in the deconvolution.
-      pool: (frequency, time) window of the max-pooling; (1, 1) for none.
+      pool: (frequency, time) window of the pooling; (1, 1) for none.
       stride: (frequency, time) stride of the pooling; the window's size when left out. Windows that do not fit
         wholly are dropped (floor).
       dropout: share of activations dropped after the pooling, in training only.
+      conv_stride: (frequency, time) stride of the convolution.
+      activation: one of `deconv_jax.activations.ACTIVATIONS`; which methods know it is said there.
+      slope: leaky_relu's below zero, or elu's α.
+      norm: batch norm by stored statistics: "none", "before" the activation, "after" it, or "pooled": after the
+        pooling.
+      epsilon: added to the batch norm's variance.
+      pooling: "max" or "average"; cells that padding adds never win and never count.
+      pool_padding: of the pooling, as `padding`.
     """
 
     maps: int = 64
     kernel: tuple[int, int] = (3, 3)
-    padding: str = "SAME"
+    padding: Padding = "SAME"
     use_bias: bool = True
     pool: tuple[int, int] = (2, 2)
     stride: tuple[int, int] = None  # type: ignore[assignment]  # filled in below
     dropout: float = 0.5
+    conv_stride: tuple[int, int] = (1, 1)
+    activation: str = "relu"
+    slope: float = 0.0
+    norm: str = "none"
+    epsilon: float = 1e-3
+    pooling: str = "max"
+    pool_padding: Padding = "VALID"
 
     def __post_init__(self):
-        object.__setattr__(self, "kernel", tuple(self.kernel))
-        object.__setattr__(self, "pool", tuple(self.pool))
-        object.__setattr__(self, "stride", tuple(self.stride or self.pool))
-        for name in ("kernel", "pool", "stride"):
+        object.__setattr__(self, "stride", self.pool if self.stride is None else self.stride)
+        for name in ("kernel", "pool", "stride", "conv_stride"):
             pair = getattr(self, name)
-            if len(pair) != 2 or any(int(n) != n or n < 1 for n in pair):
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(_whole(n, 1) for n in pair):
                 raise ValueError(f"block.{name} must be two whole numbers of at least 1, not {pair}")
-        if self.maps < 1:
+            object.__setattr__(self, name, tuple(int(n) for n in pair))
+        if not _whole(self.maps, 1):
             raise ValueError(f"block.maps must be at least 1, not {self.maps}")
-        if self.padding not in ("SAME", "VALID"):
-            raise ValueError(f'block.padding must be "SAME" or "VALID", not {self.padding!r}')
-        if self.pool[0] * self.pool[1] >= NO_WINNER:
+        for name in ("padding", "pool_padding"):
+            object.__setattr__(self, name, _padding(name, getattr(self, name)))
+        if any(n >= size for pair, size in zip(_pairs(self.pool_padding), self.pool, strict=True) for n in pair):
+            raise ValueError(f"block.pool_padding must be smaller than the window {self.pool}, not {self.pool_padding}")
+        if self.pool[0] * self.pool[1] >= NO_WINNER and self.pooling == "max":
             raise ValueError(f"block.pool must hold fewer than {NO_WINNER} cells, not {self.pool}")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ValueError(f"block.dropout must be at least 0 and below 1, not {self.dropout}")
+        _check_layer("block", self)
+        if self.norm not in NORMS:
+            raise ValueError(f"block.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"block.pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
 
     def convolved(self, length, axis: int):
         """Length of the convolution's output along an axis (0 frequency, 1 time); ints or integer arrays."""
-        return length if self.padding == "SAME" else length - self.kernel[axis] + 1
+        return _length(length, self.padding, axis, self.kernel, self.conv_stride)
 
     def pooled(self, length, axis: int):
         """Length of the pooled output along an axis, from the block's input length; below 1 if nothing fits."""
-        return (self.convolved(length, axis) - self.pool[axis]) // self.stride[axis] + 1
+        return _length(self.convolved(length, axis), self.pool_padding, axis, self.pool, self.stride)
+
+    def step(self, axis: int) -> int:
+        """Input rows or columns from one cell of the pooled map to the next."""
+        return self.conv_stride[axis] * self.stride[axis]
+
+
+def _whole(value, least: int) -> bool:
+    return isinstance(value, int | float | np.integer) and bool(int(value) == value and value >= least)
+
+
+def _padding(name: str, given) -> Padding:
+    """Padding in its one form: a word where one says it for both axes, a pair else."""
+    if given in ("SAME", "VALID"):
+        return given
+    pair: list[str | tuple[int, int]] = []
+    for side in given if isinstance(given, list | tuple) and len(given) == 2 else ["?"]:
+        numbers = isinstance(side, list | tuple) and len(side) == 2 and all(_whole(n, 0) for n in side)
+        if side not in ("SAME", "VALID") and not numbers:
+            raise ValueError(
+                f'block.{name} must be "SAME", "VALID", or for (frequency, time) a pair of "SAME", "VALID" or two '
+                f"whole numbers (before, after), not {given!r}"
+            )
+        pair.append(side if isinstance(side, str) else (int(side[0]), int(side[1])))
+    return pair[0] if pair[0] == pair[1] and isinstance(pair[0], str) else (pair[0], pair[1])
+
+
+def _pairs(padding: Padding) -> list[tuple[int, int]]:
+    """The zeros that are named as numbers, (0, 0) for words."""
+    return (
+        [(0, 0) if isinstance(side, str) else side for side in padding] if isinstance(padding, tuple) else [(0, 0)] * 2
+    )
+
+
+def _length(length, padding: Padding, axis: int, window, stride):
+    side = padding if isinstance(padding, str) else padding[axis]
+    if side == "SAME":
+        return -(-length // stride[axis])
+    before, after = (0, 0) if isinstance(side, str) else side
+    return (length + before + after - window[axis]) // stride[axis] + 1
+
+
+def _check_layer(kind: str, layer) -> None:
+    if layer.activation not in ACTIVATIONS:
+        raise ValueError(f"{kind}.activation must be one of {', '.join(ACTIVATIONS)}, not {layer.activation!r}")
+    for name in ("slope", "epsilon"):
+        value = getattr(layer, name)
+        if not isinstance(value, int | float) or not 0 <= value < np.inf:
+            raise ValueError(f"{kind}.{name} must be a number of at least 0, not {value!r}")
+    if not isinstance(layer.use_bias, bool):
+        raise ValueError(f"{kind}.use_bias must be true or false, not {layer.use_bias!r}")
+
+
+def resolved(blocks: Sequence["Block"], size: tuple[int, int]) -> tuple["Block", ...]:
+    """The same blocks with "SAME" written as numbers wherever it depends on the size of the input.
+
+    With a stride above 1 TensorFlow's rule adds more or less, as the length asks for. A window of a long clip must
+    be padded as the whole clip is, so the whole clip's numbers are put in.
+    """
+    done = []
+    for block in blocks:
+        after = (block.convolved(size[0], 0), block.convolved(size[1], 1))
+        changes: dict[str, Any] = {}
+        for name, given, lengths, window, stride in (
+            ("padding", block.padding, size, block.kernel, block.conv_stride),
+            ("pool_padding", block.pool_padding, after, block.pool, block.stride),
+        ):
+            if given == "VALID" or (given == "SAME" and stride == (1, 1)):
+                continue
+            changes[name] = pads(given, lengths, window, stride)
+        done.append(dataclasses.replace(block, **changes) if changes else block)
+        size = (block.pooled(size[0], 0), block.pooled(size[1], 1))
+    return tuple(done)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """One dense layer of the head, before the output.
+
+    Attributes:
+      width: number of units.
+      activation, slope: as in `Block`.
+      norm: "none", or batch norm "before" or "after" the activation; `epsilon` is added to its variance.
+      use_bias: whether a bias is added.
+    """
+
+    width: int
+    activation: str = "relu"
+    slope: float = 0.0
+    norm: str = "none"
+    epsilon: float = 1e-3
+    use_bias: bool = True
+
+    def __post_init__(self):
+        if not _whole(self.width, 1):
+            raise ValueError(f"dense.width must be at least 1, not {self.width}")
+        _check_layer("dense", self)
+        if self.norm not in NORMS[:3]:
+            raise ValueError(f"dense.norm must be one of {', '.join(NORMS[:3])}, not {self.norm!r}")
 
 
 class LayerTrace(NamedTuple):
@@ -73,11 +206,14 @@ class LayerTrace(NamedTuple):
 
     Attributes:
       pooled: pooled feature maps, shape (..., freq, time, maps).
-      switches: uint8 argmax of every pooling window, counted row by row; ties go to the first. Same shape.
+      switches: uint8 argmax of every pooling window, counted row by row; ties go to the first; 255 for a window that
+        holds no part of the clip. Same shape. Zeros where windows are averaged.
+      gate: the activation's derivative, shape (..., freq, time, maps) before the pooling; None unless asked for.
     """
 
     pooled: jax.Array
     switches: jax.Array
+    gate: jax.Array | None = None
 
 
 Trace = tuple[LayerTrace, ...]
@@ -86,24 +222,31 @@ Trace = tuple[LayerTrace, ...]
 class Network(nn.Module):
     """The CNN that a tuple of blocks describes, with a dense head.
 
-    Parameters are `conv1` … `convN`, `dense1` …, `output`, each with `kernel` and (if used) `bias`. The optional
-    collection `input` holds `mean` and `scale`, both broadcast against (freq, time): the network sees
-    (magnitude - mean) / scale, or (log(1 + 10⁴ · magnitude) - mean) / scale with `log` set; the magnitude is
-    that of a Hann window whose peaks reach n_fft / 4 at full scale, so nothing is assumed about its unit.
+    Parameters are `conv1` … `convN`, `dense1` …, `output`, each with `kernel` and (if used) `bias`; batch norms are
+    `norm1` … and `dense_norm1` …, with `scale` and `bias` among the parameters and `mean` and `var` in the collection
+    `batch_stats`. The optional collection `input` holds `mean` and `scale`, both broadcast against (freq, time): the
+    network sees (magnitude - mean) / scale, or (log(1 + 10⁴ · magnitude) - mean) / scale with `log` set; the magnitude
+    is that of a Hann window whose peaks reach n_fft / 4 at full scale, so nothing is assumed about its unit.
 
     Attributes:
       blocks: the convolutional stages.
-      dense: widths of the dense layers before the output.
+      dense: the dense layers before the output: widths, or `Dense` where there is more to say.
       classes: number of logits.
       dropout: share dropped after each dense layer, in training only.
       log: compress the magnitude. The deconvolved image is then no magnitude: auralise it as a mask.
+      head: how maps become a vector: "flatten", or the "average" or "max" of every map.
+      final: what makes probabilities of the logits: "softmax" (one class), "sigmoid" (any number of tags).
+      output: whether a dense layer gives the logits; without one they are what comes before it.
     """
 
     blocks: tuple[Block, ...]
-    dense: tuple[int, ...] = (512, 256)
+    dense: tuple[int | Dense, ...] = (512, 256)
     classes: int = 3
     dropout: float = 0.5
     log: bool = False
+    head: str = "flatten"
+    final: str = "softmax"
+    output: bool = True
 
     @nn.compact
     def __call__(
@@ -113,15 +256,19 @@ class Network(nn.Module):
         train: bool = False,
         head: bool = True,
         frames: jax.Array | None = None,
+        gates: bool = False,
     ) -> tuple[jax.Array | None, Trace]:
         """Classifies spectrograms and records every pooling layer.
 
         Args:
-          magnitude: shape (freq, time) or (clips, freq, time).
+          magnitude: shape (freq, time) or (clips, freq, time): the magnitude, or whatever else the network's front
+            end makes of the sound.
           train: apply dropout; needs `rngs={"dropout": key}`.
           head: compute logits. The dense layers fit one clip length only; without them any length will do.
           frames: number of frames that hold the clip, shape () or (clips,), where the rest of `magnitude` is
-            padding that must change nothing; None if all do.
+            padding that must change nothing; None if all do. "SAME" padding with a stride follows the padded
+            length: call `resolved` first.
+          gates: record the activations' derivatives, which all methods but the deconvnet need.
 
         Returns:
           logits, shape (classes,) or (clips, classes), or None without head; and the trace, one `LayerTrace`
@@ -140,37 +287,86 @@ class Network(nn.Module):
             conv = nn.Conv(
                 block.maps,
                 block.kernel,
-                padding=block.padding,
+                block.conv_stride,
+                padding=block.padding if isinstance(block.padding, str) else _conv_pads(block, x.shape[1:3]),
                 use_bias=block.use_bias,
                 kernel_init=nn.initializers.glorot_uniform(),
                 conv_general_dilated=convolve,
                 name=f"conv{number}",
             )
-            x, switches = max_pool(nn.relu(conv(x)), block.pool, block.stride)
+            x = conv(x)
+            norm = nn.BatchNorm(use_running_average=not train, epsilon=block.epsilon, name=f"norm{number}")
+            x = norm(x) if block.norm == "before" else x
+            gate = derivative(x, block.activation, block.slope) if gates else None
+            x = activate(x, block.activation, block.slope)
+            x = norm(x) if block.norm == "after" else x
+            after = None if valid is None else block.convolved(valid, 1)
+            x, switches = self._pool(block, x, after)
+            x = norm(x) if block.norm == "pooled" else x
             if valid is not None:
                 valid = block.pooled(valid, 1)
                 x = jnp.where(_columns(x, valid), x, 0)
                 switches = jnp.where(_columns(x, valid), switches, NO_WINNER)
-            trace.append(LayerTrace(x, switches))
+            trace.append(LayerTrace(x, switches, gate))
             x = nn.Dropout(block.dropout, deterministic=not train)(x)
-        logits = None
-        if head:
-            x = x.reshape(x.shape[0], -1)
-            for number, width in enumerate(self.dense, 1):
-                dense = nn.Dense(width, kernel_init=nn.initializers.glorot_uniform(), name=f"dense{number}")
-                x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(dense(x)))
-            output = nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform(), name="output")
-            logits = output(x)
+        logits = self._logits(x, train) if head else None
         if single:
-            trace = [LayerTrace(t.pooled[0], t.switches[0]) for t in trace]
+            trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
             logits = None if logits is None else logits[0]
         return logits, tuple(trace)
+
+    def _logits(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.head == "flatten":
+            x = x.reshape(x.shape[0], -1)
+        else:
+            x = x.mean(axis=(1, 2)) if self.head == "average" else x.max(axis=(1, 2))
+        for number, given in enumerate(self.dense, 1):
+            spec = given if isinstance(given, Dense) else Dense(given)
+            dense = nn.Dense(
+                spec.width,
+                use_bias=spec.use_bias,
+                kernel_init=nn.initializers.glorot_uniform(),
+                name=f"dense{number}",
+            )
+            norm = nn.BatchNorm(use_running_average=not train, epsilon=spec.epsilon, name=f"dense_norm{number}")
+            x = norm(dense(x)) if spec.norm == "before" else dense(x)
+            x = activate(x, spec.activation, spec.slope)
+            x = norm(x) if spec.norm == "after" else x
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if not self.output:
+            return x
+        return nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform(), name="output")(x)
+
+    def _pool(self, block: Block, x: jax.Array, frames: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Pooled maps and switches; with `frames` given, columns from there on are treated as padding."""
+        edges = pads(block.pool_padding, x.shape[1:3], block.pool, block.stride)
+        padded = any(n for pair in edges for n in pair)
+        inside = None if frames is None or not padded else _columns(x, frames)
+        if block.pooling == "average":
+            pooled = average_pool(x, block.pool, block.stride, edges, inside)
+            return pooled, jnp.zeros(pooled.shape, jnp.uint8)
+        if padded:
+            x = x if inside is None else jnp.where(inside, x, LOWEST)
+            x = jnp.pad(x, [(0, 0), *edges, (0, 0)], constant_values=LOWEST)
+        return max_pool(x, block.pool, block.stride)
+
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """What the logits say, in the same shape: of classes (summing to one), or of independent tags."""
+        return jax.nn.softmax(logits) if self.final == "softmax" else jax.nn.sigmoid(logits)
 
     def _input(self, name: str, default: float) -> jax.Array:
         value = self.get_variable("input", name, default)
         return jnp.broadcast_to(jnp.asarray(value, jnp.float32), np.broadcast_shapes(jnp.shape(value), (1, 1)))[
             None, ..., None
         ]
+
+
+LOWEST = float(np.finfo(np.float32).min)
+"""Fills padding that must never win a maximum; finite, so that checks for infinities stay useful."""
+
+
+def _conv_pads(block: Block, size) -> list[tuple[int, int]]:
+    return list(pads(block.padding, size, block.kernel, block.conv_stride))
 
 
 def _columns(x: jax.Array, valid: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ class SpectrogramSheet:
     """Axes for spectrograms of one shape, drawn once; each picture only redraws the image and its title.
 
     Args:
-      frequencies: Hz, shape (freq,).
+      frequencies: Hz, shape (freq,), rising; mel bands and constant-Q bins get rows of equal height and ticks in Hz.
       seconds: length of the clip in seconds.
       scale: what 0 dB stands for, written beside the scale bar.
     """
@@ -33,7 +33,7 @@ class SpectrogramSheet:
         self._figure = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
         self._canvas = FigureCanvasAgg(self._figure)
         axes = self._figure.add_subplot()
-        step = frequencies[1] - frequencies[0]
+        bottom, top, ticks = _frequency_axis(frequencies)
         self._image = axes.imshow(
             np.zeros((len(frequencies), 2)),
             origin="lower",
@@ -42,8 +42,10 @@ class SpectrogramSheet:
             cmap="magma",
             vmin=-RANGE_DB,
             vmax=0,
-            extent=(0, seconds, frequencies[0] - step / 2, frequencies[-1] + step / 2),
+            extent=(0, seconds, bottom, top),
         )
+        if ticks:
+            axes.set_yticks(*ticks)
         axes.set_xlabel("time (s)")
         axes.set_ylabel("frequency (Hz)")
         self._title = axes.set_title(" ", fontsize=10, parse_math=False)
@@ -72,6 +74,18 @@ class SpectrogramSheet:
         for artist in self._changing:
             self._figure.draw_artist(artist)
         return _png(self._canvas)
+
+
+def _frequency_axis(frequencies: np.ndarray) -> tuple[float, float, tuple[np.ndarray, list[str]] | None]:
+    """Bottom and top of an axis whose rows are equally high, and its ticks in Hz if the rows are not evenly spaced."""
+    step = frequencies[1] - frequencies[0] if len(frequencies) > 1 else 1.0
+    if np.allclose(np.diff(frequencies), step, rtol=1e-3):
+        return frequencies[0] - step / 2, frequencies[-1] + step / 2, None
+    round_numbers = np.array([m * 10**k for k in (1, 2, 3, 4) for m in (1, 2, 5)])
+    shown = round_numbers[(round_numbers >= frequencies[0]) & (round_numbers <= frequencies[-1])]
+    places = np.interp(shown, frequencies, np.arange(len(frequencies)))
+    keep = [i for i in range(len(shown)) if i == 0 or places[i] - places[i - 1] > 0.03 * len(frequencies)]
+    return -0.5, len(frequencies) - 0.5, (places[keep], [f"{hz:g}" for hz in shown[keep]])
 
 
 def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: float, title: str) -> bytes:
@@ -103,7 +117,8 @@ def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: f
         place = (index % columns * (width + gap) + 4, index // columns * (height + gap) + 4)
         axes.text(*place, note, color="white", fontsize=9, va="top")
     axes.set_axis_off()
-    about = f"each 0 to {frequencies[-1]:.0f} Hz, {seconds:g} s"
+    low = 0 if _frequency_axis(frequencies)[2] is None else frequencies[0]
+    about = f"each {low:.0f} to {frequencies[-1]:.0f} Hz, {seconds:g} s"
     axes.set_title(f"{title} ({about})", fontsize=11, parse_math=False)
     figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01).set_label(
         "level (dB, 0 = loudest of the layer)", fontsize=9

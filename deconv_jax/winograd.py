@@ -61,7 +61,9 @@ B_T = IN.astype(np.float32)
 
 def covers(blocks: Sequence[Block]) -> bool:
     """Whether this path can walk back through these blocks."""
-    return all(b.kernel == (3, 3) and b.padding == "SAME" and b.pool == b.stride == (2, 2) for b in blocks)
+    plain = Block()
+    fields = ("kernel", "padding", "conv_stride", "activation", "norm", "pool", "stride", "pooling", "pool_padding")
+    return all(getattr(block, name) == getattr(plain, name) for block in blocks for name in fields)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "group"))

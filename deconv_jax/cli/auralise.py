@@ -3,6 +3,7 @@
 bin/auralise                                    layer 5 of built-in excerpts, into auralised/
 bin/auralise --layer=5 song.mp3 folder/         of any sound files, and of all below a folder
 bin/auralise --layer=all --features=top:12 --offset=30 song.mp3
+bin/auralise --network=DIR --reading=mask song.mp3      a network of your own (bin/import_network)
 """
 
 import sys
@@ -25,6 +26,19 @@ _GAIN = flags.DEFINE_enum(
     "gain", "match", ["match", "peak", "none"], "match: the original's loudness. peak: its peak. none: as it comes."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
+_NETWORK = flags.DEFINE_string("network", None, "Folder of a network file, in the place of a training run.")
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "deconvnet",
+    ["deconvnet", "guided", "gradient"],
+    "What passes an activation on the way back: the rectified signal; that, where the unit was active; the gradient.",
+)
+_NORM_BACK = flags.DEFINE_enum(
+    "norm_back",
+    "transpose",
+    ["transpose", "inverse"],
+    "What batch norm does on the way back: multiply by its scale as the gradient does, or divide by it.",
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
 _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
@@ -68,8 +82,9 @@ def _auralise(arguments: list[str]) -> int:
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
-    folder = _WORKDIR.value or (None if _CHECKPOINT.value else workdir.default_workdir())
-    trained = workdir.load(folder, _CHECKPOINT.value)
+    named = _CHECKPOINT.value or _NETWORK.value
+    folder = _WORKDIR.value or (None if named else workdir.default_workdir())
+    trained = workdir.load(folder, _CHECKPOINT.value, _NETWORK.value)
     options = export.Options(
         layers=layers or list(range(1, len(trained.network.blocks) + 1)),
         chosen=chosen,
@@ -78,6 +93,8 @@ def _auralise(arguments: list[str]) -> int:
         gain=_GAIN.value,
         offset=(0.0 if arguments else 12.0) if _OFFSET.value is None else _OFFSET.value,
         duration=duration,
+        method=_METHOD.value,
+        norm_back=_NORM_BACK.value,
     )
     export.check(trained, options)
     try:

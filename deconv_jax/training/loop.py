@@ -17,8 +17,9 @@ from deconv_jax import audio, pictures, runtime
 from deconv_jax.corpus import builtin
 from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, split
 from deconv_jax.errors import InputError
-from deconv_jax.network import Network, layer_sizes
-from deconv_jax.spectrogram import FrontEnd, stft
+from deconv_jax.network import Block, Dense, Network, layer_sizes
+from deconv_jax.network_file import save_network
+from deconv_jax.spectrogram import FrontEnd, analyse
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
 
@@ -46,8 +47,7 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     runtime.keep_freed_memory()
     workdir = Path(workdir).absolute()
     front_end = wd.front_end(config)
-    _check_training(config["train"])
-    wd.network(config, 2)
+    _check_training(config["train"], wd.network(config, 2), front_end)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         _claim(workdir, config)
@@ -57,7 +57,11 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
         ) from None
     if (workdir / "report.json").is_file():
         logging.info("This run is finished; its report is %s", workdir / "report.json")
-        return wd.read_json(workdir / "report.json", "report")
+        report = wd.read_json(workdir / "report.json", "report")
+        if not (workdir / "network").is_dir():  # a run of version 0.1
+            trained = wd.load(workdir)
+            _save(workdir, trained.network, trained.variables, front_end, trained.labels, report)
+        return report
 
     tracks = _tracks(config, cache_dir)
     parts = split(tracks, config["data"]["split"], config["seed"])
@@ -98,11 +102,25 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     confusion = np.asarray(test["by_song"]["confusion"])
     with audio.replacing(workdir / "report.png") as temporary:
         temporary.write_bytes(pictures.training_sheet(history, confusion, labels, accuracies))
+    _save(workdir, network, variables, front_end, labels, report)
     wd.write_json(workdir / "report.json", report)
     return report
 
 
-def _check_training(settings: dict) -> None:
+def _save(workdir: Path, network: Network, variables, front_end: FrontEnd, labels: list[str], report: dict) -> None:
+    """The best weights as a network file, which `bin/auralise --network` takes without this run's folder."""
+    source = {"made_by": "bin/train", "step": report["best_step"], "test": report["test"], "songs": report["songs"]}
+    save_network(workdir / "network", network, variables, front_end, labels, wd.plain(source))
+
+
+def _check_training(settings: dict, network: Network, front_end: FrontEnd) -> None:
+    layers: list[Block | Dense] = [*network.blocks, *(d for d in network.dense if isinstance(d, Dense))]
+    if any(layer.norm != "none" for layer in layers):
+        raise ValueError("config.network: bin/train does not train batch norm; it runs in imported networks only")
+    if network.final != "softmax" or not network.output:
+        raise ValueError("config.network: bin/train trains networks with an output layer and softmax only")
+    if front_end.kind == "cqt":
+        raise ValueError("config.front_end: bin/train computes spectrograms as it goes and has no constant-Q transform")
     for name in ("epochs", "batch_size", "checkpoint_steps"):
         if settings[name] < 1:
             raise ValueError(f"config.train.{name} must be at least 1, not {settings[name]}")
@@ -191,9 +209,9 @@ def make_train_step(
 
 
 def magnitudes(waveforms, front_end: FrontEnd) -> jax.Array:
-    """int16 or float waveforms (clips, samples) → magnitudes (clips, freq, time)."""
+    """int16 or float waveforms (clips, samples) → what the network sees (clips, freq, time)."""
     scale = 1 / 32768 if waveforms.dtype == np.int16 else 1.0
-    return jnp.abs(stft(jnp.asarray(waveforms, jnp.float32) * scale, front_end.n_fft, front_end.hop))
+    return analyse(front_end, jnp.asarray(waveforms, jnp.float32) * scale)[1]
 
 
 def predict(network: Network, variables, front_end: FrontEnd, clips: Clips, batch: int = 16) -> np.ndarray:
@@ -216,8 +234,8 @@ def _initial_state(network: Network, optimiser, front_end: FrontEnd, clips: Clip
     some = clips.waveforms[np.unique(np.linspace(0, len(clips.labels) - 1, 256).astype(int))]
     rows = [np.asarray(magnitudes(some[i : i + 16], front_end), np.float64) for i in range(0, len(some), 16)]
     magnitude = np.concatenate(rows)
-    if network.log:
-        magnitude = np.log1p(1e4 * magnitude)
+    if network.log or not front_end.linear:
+        magnitude = np.log1p(1e4 * magnitude) if network.log else magnitude
         mean = magnitude.mean(axis=(0, 2))[:, None]
         scale = np.maximum(magnitude.std(axis=(0, 2)), 1e-3)[:, None]
     else:

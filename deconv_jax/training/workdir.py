@@ -4,10 +4,10 @@ config.json      every setting of the run
 corpus.json      labels, and which songs are for training, validation and test
 checkpoints/     best (by validation loss) and last, written by Orbax
 metrics.jsonl    one line for each epoch
+network/         the best weights as a network file, to be taken elsewhere (`deconv_jax.network_file`)
 report.json, report.png    test results beside the baselines; written last
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import platformdirs
 from deconv_jax import audio
 from deconv_jax.errors import InputError
 from deconv_jax.network import Block, Network
+from deconv_jax.network_file import Trained, load_network
 from deconv_jax.spectrogram import FrontEnd
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -35,18 +36,19 @@ def default_workdir(name: str = "genre3") -> Path:
 def write_json(path: Path, value) -> None:
     """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
     with audio.replacing(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value):
+def plain(value):
+    """A value as JSON knows it: names as text, arrays as lists, NaN as null."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
@@ -96,36 +98,25 @@ def network(config: dict, classes: int) -> Network:
     return Network(blocks=tuple(blocks), classes=classes, **(fields | {"dense": tuple(fields["dense"])}))
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, ready to explain.
-
-    Attributes:
-      network, variables: for `network.apply` and `deconvolve`.
-      front_end: how its input is made.
-      labels: names of the classes.
-      checkpoint: the folder that the weights came from.
-      about: what the run was: config, and the report where there is one.
-    """
-
-    network: Network
-    variables: Any
-    front_end: FrontEnd
-    labels: list[str]
-    checkpoint: Path
-    about: dict
+_network_of = network
 
 
-def load(workdir, checkpoint=None) -> Trained:
-    """Loads the best weights of a run, or those of one checkpoint.
+def load(workdir=None, checkpoint=None, network=None) -> Trained:
+    """Loads a trained network, from wherever the flags of a command say.
 
     Args:
-      workdir: folder of the run; if None, the one that `checkpoint` lies in.
+      workdir: folder of the run; if None, the one that `checkpoint` lies in. The best checkpoint is taken.
       checkpoint: folder of one checkpoint, such as `WORKDIR/checkpoints/best/1230`.
+      network: folder of a network file (`deconv_jax.network_file`), in the place of both.
 
     Raises:
-      InputError: no run or no checkpoint there, or its arrays do not fit the network that the run describes.
+      InputError: no run, checkpoint or network there, or its arrays do not fit the network that is described.
+      ValueError: both a network and a run are named.
     """
+    if network is not None:
+        if workdir is not None or checkpoint is not None:
+            raise ValueError("--network names weights by itself: leave out --workdir and --checkpoint")
+        return load_network(network)
     import orbax.checkpoint as ocp
 
     if workdir is None:
@@ -135,7 +126,7 @@ def load(workdir, checkpoint=None) -> Trained:
     config = read_json(workdir / "config.json", "training run")
     corpus = read_json(workdir / "corpus.json", "training run")
     labels = corpus["labels"]
-    net, front = network(config, len(labels)), front_end(config)
+    net, front = _network_of(config, len(labels)), front_end(config)
     if checkpoint is None:
         folder = workdir / "checkpoints" / "best"
         steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
