@@ -79,6 +79,7 @@ _LINEAR = frozenset(
         "slice",
         "split",
         "squeeze",
+        "stack",
         "sub",
         "transpose",
         "stop_gradient",
@@ -174,8 +175,7 @@ def _step(equation, inputs: list, along: list[bool], method: str) -> tuple[list,
     name, count = primitive.name, len(equation.outvars)
 
     def plainly() -> list:
-        functions, rest = primitive.get_bind_params(params)
-        found = primitive.bind(*functions, *inputs, **rest)
+        found = primitive.bind(*inputs, **primitive.get_bind_params(params))
         return list(found) if primitive.multiple_results else [found]
 
     if not any(along):
@@ -209,8 +209,8 @@ def _step(equation, inputs: list, along: list[bool], method: str) -> tuple[list,
         return plainly(), [True] * count
     raise ValueError(
         f'method "{method}" has no rule for the step "{name}" of this function, which is neither linear nor a maximum '
-        'nor a rectifier (relu, relu6, leaky_relu); use method "gradient", give the step a custom_vjp, or, if it stands '
-        "before the first layer, compute it outside"
+        'nor a rectifier (relu, relu6, leaky_relu); use method "gradient", give the step a custom_vjp, or, if it '
+        "stands before the first layer, compute it outside"
     )
 
 

@@ -214,7 +214,8 @@ def average_back(values: jax.Array, window: Pair, stride: Pair, edges: tuple[Pai
 
 
 def _summed(x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair]) -> jax.Array:
-    zero = jnp.zeros((), x.dtype)
+    # Only a zero that is known when traced makes it a sum that can be transposed.
+    zero = np.zeros((), x.dtype)
     return lax.reduce_window(x, zero, lax.add, (1, *window, 1), (1, *stride, 1), [(0, 0), *edges, (0, 0)])
 
 

@@ -85,8 +85,8 @@ SPECS = {
     ),
     "along time": (
         Block(maps=3, kernel=(11, 4), padding=("VALID", "SAME"), pool=(1, 2), norm="before"),
-        Block(maps=4, kernel=(1, 3), padding=((0, 0), (2, 0)), pool=(1, 3), stride=(1, 2), pool_padding=("VALID", "SAME"),
-              pooling="average"),
+        Block(maps=4, kernel=(1, 3), padding=((0, 0), (2, 0)), pool=(1, 3), stride=(1, 2), pooling="average",
+              pool_padding=("VALID", "SAME")),
     ),
 }  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_smooth_activations_have_a_gradient_and_no_deconvnet(rng):
         deconvolve_function(layer_map, magnitude, method="gradient"),
     )
     for method in ("deconvnet", "guided"):
-        with pytest.raises(ValueError, match="elu.*no rectifier.*gradient"):
+        with pytest.raises(ValueError, match=r"elu.*no rectifier.*gradient"):
             deconvolve(network, variables, magnitude, 1, method=method)
         with pytest.raises(ValueError, match="no rule for the step"):
             deconvolve_function(layer_map, magnitude, method=method)

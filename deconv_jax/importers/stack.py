@@ -145,8 +145,8 @@ class _Stack:
         below = self.blocks[-1]["maps"] if self.blocks else 1
         if kernel.ndim != 4 or kernel.shape[2] != below:
             raise ValueError(
-                f"layer {layer.name}: kernel {kernel.shape} does not take the {below} map(s) below it (rows, columns, in, "
-                "out); grouped convolutions and inputs of several channels are not known"
+                f"layer {layer.name}: kernel {kernel.shape} does not take the {below} map(s) below it (rows, columns, "
+                "in, out); grouped convolutions and inputs of several channels are not known"
             )
         self.blocks.append(
             {
@@ -175,7 +175,9 @@ class _Stack:
             )
         if self.head:
             if not self.dense:
-                raise ValueError(f"layer {layer.name}: an activation between the maps and the first dense layer is not known")
+                raise ValueError(
+                    f"layer {layer.name}: an activation between the maps and the first dense layer is not known"
+                )
             self.dense[-1] |= {"activation": name, "slope": slope, "maybe_last": False}
             return
         block = self._open(layer)
@@ -183,7 +185,9 @@ class _Stack:
             raise ValueError(f"layer {layer.name}: is the second activation after one convolution")
         if "pooling" in block:
             if block["pooling"] != "max" or name in _FALLING:
-                raise ValueError(f"layer {layer.name}: {name} after {block['pooling']}-pooling is not known; before it, it is")
+                raise ValueError(
+                    f"layer {layer.name}: {name} after {block['pooling']}-pooling is not known; before it, it is"
+                )
             if block.get("norm") == "pooled":
                 self._raise_norm(layer, block)
         block |= {"activation": name, "slope": slope}
@@ -191,8 +195,8 @@ class _Stack:
     def _raise_norm(self, layer: Layer, block: dict) -> None:
         if not np.all(self.params[f"norm{len(self.blocks)}"]["scale"] > 0):
             raise ValueError(
-                f"layer {layer.name}: pooling, batch norm with negative scales, then an activation is an order that blocks "
-                "do not have"
+                f"layer {layer.name}: pooling, batch norm with negative scales, then an activation is an order that "
+                "blocks do not have"
             )
         block["norm"] = "before"
 
@@ -258,8 +262,8 @@ class _Stack:
     def _dense(self, layer: Layer) -> None:
         if not self.head:
             raise ValueError(
-                f"layer {layer.name}: a dense layer on maps needs flatten or global pooling before it, and a convolution "
-                "before that"
+                f"layer {layer.name}: a dense layer on maps needs flatten or global pooling before it, and a "
+                "convolution before that"
             )
         weights = dict(layer.weights)
         if self.folded is not None:
@@ -387,7 +391,9 @@ def settings(given: Mapping[str, Any]) -> Settings:
             raise ValueError(f"the field {field} is unknown; known are {', '.join(known)}")
     front = given.get("front_end")
     if not isinstance(front, Mapping):
-        raise ValueError("front_end is missing: sample_rate, n_fft, hop, clip_seconds and what differs from the defaults")
+        raise ValueError(
+            "front_end is missing: sample_rate, n_fft, hop, clip_seconds and what differs from the defaults"
+        )
     fields = {f.name for f in dataclasses.fields(FrontEnd)}
     if wrong := sorted(set(front) - fields):
         raise ValueError(f"front_end.{wrong[0]} is unknown; known are {', '.join(sorted(fields))}")
@@ -464,7 +470,11 @@ def spelled(
         elif kind in ("max_pool", "average_pool"):
             take(("window", "stride", "padding"))
             window = _pair(options.get("window", 2), place)
-            how = {"kind": kind.partition("_")[0], "window": window, "stride": _pair(options.get("stride", window), place)}
+            how = {
+                "kind": kind.partition("_")[0],
+                "window": window,
+                "stride": _pair(options.get("stride", window), place),
+            }
             found.append(Layer("pool", name, how | {"padding": _padding(options.get("padding", 0), place)}))
         elif kind in ("global_average", "global_max"):
             found.append(Layer("global_pool", name, {"kind": kind.partition("_")[2]}))
