@@ -84,7 +84,7 @@ def save_network(
       ValueError: network, weights, front end and labels do not fit together.
       OSError: the folder cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder = Path(folder)
     weights = {
@@ -105,7 +105,7 @@ def save_network(
     _fitted(json.loads(text), weights, "the network")  # what would not load is not written
     folder.mkdir(parents=True, exist_ok=True)
     with audio.replacing(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))
     with audio.replacing(folder / DESCRIPTION) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder

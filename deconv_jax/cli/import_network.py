@@ -53,8 +53,8 @@ def _import(arguments: list[str]) -> int:
     source = Path(arguments[0])
     kind = _KIND.value
     if kind == "auto":
-        kind = "musicnn" if source.suffix == ".whl" or source.is_dir() else _ENDINGS.get(source.suffix.lower())
-    if kind is None:
+        kind = "musicnn" if source.suffix == ".whl" or source.is_dir() else _ENDINGS.get(source.suffix.lower(), "")
+    if not kind:
         raise flags.Error(f"--kind=auto: {source.name} ends like none of {', '.join(_ENDINGS)}, .whl; say which it is")
     from deconv_jax.importers import keras, musicnn, stack, torch
 
