@@ -125,28 +125,31 @@ def deconvolve_function(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     magnitude = jnp.asarray(magnitude)
-    changed = layer_map
-    if method != "gradient":
-        traced = jax.make_jaxpr(layer_map)(magnitude)
-        if len(traced.out_avals) != 1:
-            raise ValueError(f"layer_map must return one array, the layer's map, not {len(traced.out_avals)}")
-
-        def changed(x):
-            return _run(traced.jaxpr, traced.consts, [x], [True], method)[0][0]
-
-    maps, back = jax.vjp(changed, magnitude)
-    chosen = np.arange(maps.shape[-1]) if features is None else np.asarray(features)
+    traced = jax.make_jaxpr(layer_map)(magnitude)
+    if len(traced.out_avals) != 1:
+        raise ValueError(f"layer_map must return one array, the layer's map, not {len(traced.out_avals)}")
+    count = traced.out_avals[0].shape[-1]
+    chosen = np.arange(count) if features is None else np.asarray(features)
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
         raise ValueError(f"features must be a list of at least one whole number, not {features!r}")
-    wrong = chosen[(chosen < 0) | (chosen >= maps.shape[-1])]
+    wrong = chosen[(chosen < 0) | (chosen >= count)]
     if wrong.size:
-        raise ValueError(f"feature {wrong[0]} does not exist: the map has features 0 to {maps.shape[-1] - 1}")
+        raise ValueError(f"feature {wrong[0]} does not exist: the map has features 0 to {count - 1}")
 
-    def image(feature):
-        alone = jnp.arange(maps.shape[-1]) == feature
-        return back(jnp.where(alone.reshape((1,) * (maps.ndim - 1) + (-1,)), maps, 0))[0]
+    def changed(x):
+        return _run(traced.jaxpr, traced.consts, [x], [True], method)[0][0]
 
-    return jax.lax.map(image, jnp.asarray(chosen, jnp.int32), batch_size=min(chunk, len(chosen)))
+    @jax.jit
+    def images(magnitude, chosen):
+        maps, back = jax.vjp(layer_map if method == "gradient" else changed, magnitude)
+
+        def image(feature):
+            alone = jnp.arange(count) == feature
+            return back(jnp.where(alone.reshape((1,) * (maps.ndim - 1) + (-1,)), maps, 0))[0]
+
+        return jax.lax.map(image, chosen, batch_size=min(chunk, len(chosen)))
+
+    return images(magnitude, jnp.asarray(chosen, jnp.int32))
 
 
 def _run(jaxpr: Jaxpr, consts, arguments, depends, method: str) -> tuple[list[Any], list[bool]]:

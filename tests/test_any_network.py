@@ -186,7 +186,7 @@ def test_heads_pool_maps_and_give_tags(rng):
     network = Network(blocks=(Block(maps=4),), dense=dense, classes=3, head="average", final="sigmoid")
     variables = random_variables(network, SIZE)
     magnitude = rng.standard_normal(SIZE).astype(np.float32)
-    logits, trace = network.apply(variables, magnitude)
+    logits, trace = jax.jit(network.apply)(variables, magnitude)
     p, stats = jax.tree.map(lambda x: np.asarray(x, np.float64), (variables["params"], variables["batch_stats"]))
     x = np.asarray(trace[0].pooled, np.float64).mean(axis=(0, 1)) @ p["dense1"]["kernel"] + p["dense1"]["bias"]
     norm, stat = p["dense_norm1"], stats["dense_norm1"]
@@ -195,7 +195,7 @@ def test_heads_pool_maps_and_give_tags(rng):
     close(logits, want)
     close(network.probabilities(logits), 1 / (1 + np.exp(-want)))
     bare = Network(blocks=(Block(maps=4),), dense=(), classes=4, head="max", output=False)
-    logits, trace = bare.apply({"params": {"conv1": variables["params"]["conv1"]}}, magnitude)
+    logits, trace = jax.jit(bare.apply)({"params": {"conv1": variables["params"]["conv1"]}}, magnitude)
     close(logits, trace[0].pooled.max(axis=(0, 1)))
     close(bare.probabilities(logits).sum(), 1)
 
