@@ -221,7 +221,7 @@ def read_spec(fields, classes: int, name: str) -> Network:
     )
     _known(fields, ("classes", "dropout", "log", "head", "final", "output"), name, "network.")
     for field, known in (("head", HEADS), ("final", FINALS), ("log", (True, False)), ("output", (True, False))):
-        if field in fields and (fields[field] not in known or isinstance(fields[field], int) != (known[0] is True)):
+        if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
             raise ValueError(
                 f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
             )
