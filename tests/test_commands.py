@@ -256,6 +256,12 @@ def test_train_ends_with_its_report_and_auralise_explains_what_it_trained(tmp_pa
     process = command("auralise", "--workdir=run", "--features=top:1", "music/tone/0.wav", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert len(list((tmp_path / "auralised" / "0" / "layer5").iterdir())) == 2
+    manifest = json.loads((tmp_path / "auralised" / "0" / "manifest.json").read_text())
+    flags = ["--network=run/network", "--features=top:1", "--out=again"]
+    process = command("auralise", *flags, "music/tone/0.wav", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    again = json.loads((tmp_path / "again" / "0" / "manifest.json").read_text())
+    assert again["prediction"] == manifest["prediction"]  # the run's network file holds the same network
 
 
 def test_commands_say_how_to_install_where_the_package_is_missing(tmp_path):
