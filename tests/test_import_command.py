@@ -55,8 +55,6 @@ def test_an_imported_mel_network_is_heard_and_names_its_tags(folder, tmp_path):
     assert any(s.any() for s in sounds)
     with np.load(made / "layer1.npz") as stored:
         assert stored["images"].shape == (4, 24, 63)
-    process = command("auralise", *flags, "--layer=2", "--method=gradient", "--features=0", folder / "tone.wav")
-    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize(
@@ -64,20 +62,14 @@ def test_an_imported_mel_network_is_heard_and_names_its_tags(folder, tmp_path):
     [
         ("auralise", ["--network=net", "tone.wav"], 2, ["log magnitudes", "--reading=mask"]),
         ("auralise", ["--network=net", "--reading=mask", "--layer=2", "tone.wav"], 2, ["elu", "gradient"]),
-        ("auralise", ["--network=nowhere", "tone.wav"], 1, ["nowhere", "bin/import_network"]),
-        ("auralise", ["--network=net", "--workdir=run", "tone.wav"], 2, ["--network", "--workdir"]),
         ("auralise", ["--method=magic", "tone.wav"], 2, ["method", "deconvnet|guided|gradient"]),
         ("import_network", ["--spec=spec.yaml", "w.safetensors"], 2, ["--out"]),
         ("import_network", ["--out=x", "w.safetensors"], 2, ["--spec is missing"]),
         ("import_network", ["--out=x"], 2, ["one file or folder"]),
         ("import_network", ["--out=x", "--spec=spec.yaml", "tone.wav"], 2, ["--kind", "tone.wav", ".keras"]),
-        ("import_network", ["--out=x", "--spec=no.yaml", "w.safetensors"], 1, ["--spec=no.yaml"]),
         ("import_network", ["--out=x", "--spec=tone.wav", "w.safetensors"], 1, ["--spec=tone.wav"]),
-        ("import_network", ["--out=x", "--spec=spec.yaml", "no.keras"], 1, ["no.keras"]),
-        ("import_network", ["--out=x", "--spec=spec.yaml", "--kind=keras", "tone.wav"], 1, ["tone.wav", "HDF5"]),
         ("import_network", ["--out=/proc/x", "--spec=spec.yaml", "w.safetensors"], 1, ["--out=/proc/x"]),
         ("import_network", ["--out=x", "--model=MTT_big", "m.whl"], 2, ["MTT_vgg|MSD_vgg"]),
-        ("import_network", ["--out=x", "m.whl"], 1, ["m.whl"]),
     ],
 )
 def test_wrong_flags_and_files_end_in_one_line(folder, name, flags, status, words):
