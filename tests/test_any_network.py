@@ -91,16 +91,15 @@ SPECS = {
 }  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.tuples(blocks(2), blocks(3)), st.sampled_from(METHODS), st.sampled_from(deconvolution.NORM_BACKS))
 def test_random_specs_equal_the_reference_and_the_vjp(specs, method, norm_back):
     check(specs, method, norm_back)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_specs_that_people_have_equal_the_reference_and_the_vjp(name):
-    for method in METHODS:
-        check(SPECS[name], method, "transpose")
+@pytest.mark.parametrize(("name", "method"), list(zip(SPECS, (*METHODS, "deconvnet"), strict=True)))
+def test_specs_that_people_have_equal_the_reference_and_the_vjp(name, method):
+    check(SPECS[name], method, "transpose")
 
 
 def check(specs, method, norm_back):
@@ -124,7 +123,7 @@ def check(specs, method, norm_back):
         close(images, deconvolve_function(layer_map, magnitude, method=method))
 
 
-@pytest.mark.parametrize("name", ["strides, SAME", "PyTorch's padding", "along time"])
+@pytest.mark.parametrize("name", ["strides, SAME", "along time"])
 def test_windows_and_padding_frames_change_nothing(rng, monkeypatch, name):
     """A long clip cut into windows gives what it gives in one piece, with strides, paddings and averages too."""
     specs = SPECS[name]
@@ -134,13 +133,12 @@ def test_windows_and_padding_frames_change_nothing(rng, monkeypatch, name):
     monkeypatch.setattr(deconvolution, "_rounded", lambda frames: frames)
     images, maps = sweep(network, variables, magnitude, 2)
     monkeypatch.undo()
-    for frames in (24, 1024):  # several windows; one, padded to a round length
-        monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", frames)
-        several = len(deconvolution._windows(resolved(specs, (11, 133)), 133)[0]) > 1
-        assert several == (frames == 24 and name != "along time")
-        cut_images, cut_maps = sweep(network, variables, magnitude, 2)
-        close(cut_maps, maps)
-        close(cut_images, images)
+    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    several = len(deconvolution._windows(resolved(specs, (11, 133)), 133)[0]) > 1
+    assert several == (name != "along time")  # whose average is over padding: one window
+    cut_images, cut_maps = sweep(network, variables, magnitude, 2)
+    close(cut_maps, maps)
+    close(cut_images, images)
 
 
 def test_folding_a_batch_norm_into_the_kernels_changes_no_image():
