@@ -389,7 +389,8 @@ def layer_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[in
     sizes = [size]
     for number, block in enumerate(blocks, 1):
         freq, time = block.pooled(sizes[-1][0], 0), block.pooled(sizes[-1][1], 1)
-        if freq < 1 or time < 1:
+        # A pooling that pads makes something of nothing.
+        if min(freq, time, block.convolved(sizes[-1][0], 0), block.convolved(sizes[-1][1], 1)) < 1:
             raise ValueError(
                 f"an input of {size[0]} bins × {size[1]} frames leaves nothing for layer {number}: use a longer clip"
             )

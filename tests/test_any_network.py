@@ -198,6 +198,13 @@ def test_heads_pool_maps_and_give_tags(rng):
     close(bare.probabilities(logits).sum(), 1)
 
 
+def test_a_pooling_that_pads_does_not_make_a_layer_of_nothing():
+    block = Block(kernel=(1, 5), padding="VALID", pool=(1, 3), stride=(1, 1), pool_padding=("VALID", (1, 2)))
+    assert block.pooled(4, 1) == 1
+    with pytest.raises(ValueError, match="leaves nothing for layer 1"):
+        layer_sizes((block,), (4, 4))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
