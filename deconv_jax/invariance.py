@@ -68,8 +68,7 @@ def correlation_matrix(images) -> np.ndarray:
       Shape (signals, signals), float32, as `numpy.corrcoef` of the flattened images; NaN in the rows and columns of
       images without variance.
     """
-    rows = np.asarray(_standardised(jnp.asarray(images, jnp.float32)))
-    return _products(rows)
+    return _correlate(np.asarray(_centred(jnp.asarray(images, jnp.float32))))
 
 
 def feature_correlations(
@@ -121,7 +120,7 @@ def feature_correlations(
             stack[:, first : first + batch] = rows.swapaxes(0, 1)
             advance(len(rows) * len(group))
         for index, feature in enumerate(group):
-            found[feature] = _products(stack[index])[pairs[:, 0], pairs[:, 1]]
+            found[feature] = _correlate(stack[index])[pairs[:, 0], pairs[:, 1]]
     return found
 
 
@@ -133,7 +132,7 @@ def input_correlations(magnitudes: np.ndarray, pairs: np.ndarray, view: str = "l
     """
     _check_view(view)
     rows = [np.asarray(_view(m[None], m[None], view))[0] for m in jnp.asarray(magnitudes, jnp.float32)]
-    return _products(np.stack(rows))[pairs[:, 0], pairs[:, 1]][None]
+    return _correlate(np.stack(rows))[pairs[:, 0], pairs[:, 1]][None]
 
 
 def _check_view(view: str) -> None:
@@ -143,7 +142,7 @@ def _check_view(view: str) -> None:
 
 @functools.partial(jax.jit, static_argnames="view")
 def _view(images, magnitudes, view: str):
-    """(…, freq, time) → rows of zero mean and unit length, (…, pixels); zeros without variance."""
+    """(…, freq, time) → rows of zero mean, (…, pixels)."""
     if view == "mask":
         images = images * magnitudes
     if view == "decibel":
@@ -151,24 +150,25 @@ def _view(images, magnitudes, view: str):
         largest = jnp.max(size, axis=(-2, -1), keepdims=True)
         floor = 10 ** (-RANGE_DB / 20)
         images = 20 * jnp.log10(jnp.maximum(size / jnp.where(largest > 0, largest, 1), floor))
-    return _standardised(images)
+    return _centred(images)
 
 
 @jax.jit
-def _standardised(images):
+def _centred(images):
     rows = images.reshape(*images.shape[:-2], -1)
     largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
     rows = rows / jnp.where(largest > 0, largest, 1)  # squares of very weak images would vanish
     rows = rows - jnp.mean(rows, axis=-1, keepdims=True)
-    rows = rows - jnp.mean(rows, axis=-1, keepdims=True)  # what rounding left of the mean
-    length = jnp.sqrt(jnp.sum(rows**2, axis=-1, keepdims=True))
-    some = length > 1e-6 * rows.shape[-1] ** 0.5  # below: rounding of a constant image
-    return jnp.where(some, rows / jnp.where(some, length, 1), 0)
+    return rows - jnp.mean(rows, axis=-1, keepdims=True)  # what rounding left of the mean
 
 
-def _products(rows: np.ndarray) -> np.ndarray:
-    matrix = np.clip(rows @ rows.T, -1, 1)
-    nothing = ~rows.any(axis=1)
+def _correlate(rows: np.ndarray) -> np.ndarray:
+    """Centred rows, (signals, pixels), none above 2 → correlations (signals, signals), NaN without variance."""
+    matrix = rows @ rows.T
+    power = np.diag(matrix)
+    nothing = power <= 1e-12 * rows.shape[1]  # rounding of a constant image
+    length = np.sqrt(np.where(nothing, 1, power))
+    matrix = np.clip(matrix / np.outer(length, length), -1, 1)
     matrix[nothing] = np.nan
     matrix[:, nothing] = np.nan
     return matrix

@@ -46,6 +46,8 @@ def figure4(trained: Trained, out: Path) -> str:
         if outside
         else "Random kernels are labelled like this as often: the labels show nothing that was learnt."
     )
+    kept = [_cosine(a, b) for a, b in zip(found.weights, initial.weights, strict=True)]
+    sentence += f" Correlation of a kernel with what it was before training: {np.nanmean(kept):.3f} on average."
     rows = []
     for index, label in enumerate(found.labels):
         row = {"feature": index, "label": label, "strength": found.shares[index].max()}
@@ -53,7 +55,7 @@ def figure4(trained: Trained, out: Path) -> str:
         row |= {f"along_time_{i}": value for i, value in enumerate(found.along_time[index])}
         row |= {f"along_frequency_{i}": value for i, value in enumerate(found.along_frequency[index])}
         row |= {"label_before_training": initial.labels[index]}
-        row |= {"correlation_with_before_training": _cosine(found.weights[index], initial.weights[index])}
+        row |= {"correlation_with_before_training": kept[index]}
         rows.append(row)
     write_bytes(out / "figure4.png", figures.kernel_sheet(found, sentence))
     write_csv(out / "figure4.csv", rows)

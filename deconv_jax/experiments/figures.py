@@ -67,8 +67,9 @@ def kernel_sheet(found: kernels.Kernels, title: str) -> bytes:
     count, height, width = found.weights.shape
     columns = min(8, count)
     rows = -(-count // columns)
-    across, down = width + 2.6, height + 3.0
-    figure = Figure(figsize=(1.25 * columns + 0.9, 1.35 * rows + 0.9), dpi=DPI, layout="constrained")
+    across, down = width + 2.8, height + 3.0
+    deepest = max(np.abs(found.along_time).max(), np.abs(found.along_frequency).max()) or 1.0
+    figure = Figure(figsize=(1.25 * columns + 0.9, 1.33 * rows + 0.8), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     largest = np.abs(found.weights).max() or 1.0
@@ -81,20 +82,22 @@ def kernel_sheet(found: kernels.Kernels, title: str) -> bytes:
         share = found.shares[index].max()
         text = f"{index}  {label} {share:.2f}"
         axes.text(x, y - 0.25, text, fontsize=6.5, color=LABEL_COLOURS[label], va="bottom")
-        middle, tall = y + height + 0.8, 0.6 / (largest * height)
+        middle, tall = y + height + 0.9, 0.8 / deepest
         steps = x + np.arange(width) + 0.5
         axes.plot([x, x + width], [middle, middle], color="0.75", lw=0.5)
         axes.plot(steps, middle - tall * found.along_time[index], color="0.15", lw=1, marker=".", ms=2.5)
-        middle, tall = x + width + 0.8, 0.6 / (largest * width)
+        middle = x + width + 0.9
         steps = y + height - np.arange(height) - 0.5
         axes.plot([middle, middle], [y, y + height], color="0.75", lw=0.5)
         axes.plot(middle + tall * found.along_frequency[index], steps, color="0.15", lw=1, marker=".", ms=2.5)
-    axes.set_xlim(-0.3, columns * across - 0.6)
-    axes.set_ylim(rows * down - 1.0, -1.3)
+    axes.set_xlim(-0.3, columns * across - 0.8)
+    axes.set_ylim(rows * down - 0.9, -1.3)
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_title(title, fontsize=10, parse_math=False)
-    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01).set_label("weight", fontsize=8)
+    about = "Below each: its sum over frequency, along time. Beside each: its sum over time, along frequency."
+    lines = textwrap.wrap(title, 17 * columns) + textwrap.wrap(about, 17 * columns)
+    axes.set_title("\n".join(lines), fontsize=9, loc="left", parse_math=False)
+    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, shrink=0.4).set_label("weight", fontsize=8)
     canvas.draw()
     return png(canvas)
 
