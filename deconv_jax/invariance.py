@@ -39,7 +39,7 @@ def pairs(attributes: Sequence[dict[str, str]]) -> dict[str, np.ndarray]:
 
     Returns:
       Attribute → index pairs, shape (n, 2), first below second; only attributes that have a pair, in the order in
-      which they stand. The paper's 224 signals give 672 for instrument, 784 for chord and 336 for key.
+      which they stand. The paper's 224 signals give 336 for key, 784 for chord and 672 for instrument.
     """
     found = {}
     for name in attributes[0]:

@@ -161,9 +161,9 @@ class Stimulus:
     def attributes(self) -> dict[str, str]:
         """What signals can differ in, as text: the columns of a table of signals."""
         return {
-            "instrument": self.instrument.name,
-            "chord": self.chord.name,
             "key": self.key.name,
+            "chord": self.chord.name,
+            "instrument": self.instrument.name,
             "rhythm": self.rhythm.name,
             "tempo": f"{self.tempo:g}",
             "loudness": f"{self.loudness:g}",

@@ -208,14 +208,18 @@ def _report(measured: Correlations, cells: dict, sounds: signals.Signals, pairs:
     every = np.concatenate(list(pairs.values()))
     intervals = np.array([a.get("chord") == "intervals" for a in sounds.attributes])
     whole = ~intervals[every].any(axis=1)
+    nothing = claims.Estimate(np.nan, np.full(settings.draws, np.nan))  # the input has no layer to compare with
     rows: list[dict] = []
     for name, by_layer in measured.items():
         for layer, values in by_layer.items():
             for attribute, part in parts.items():
-                found = invariance.average(values[:, part])
-                low, high = cells[name][layer, attribute].interval
+                found, here = invariance.average(values[:, part]), cells[name][layer, attribute]
+                low, high = here.interval
                 row = {"network": name, "layer": layer, "attribute": attribute, "pairs": len(pairs[attribute])}
                 row |= found._asdict() | {"low": low, "high": high}
+                apart = cells["trained"].get((layer, attribute), nothing) - here
+                low, high = apart.interval
+                row |= {"trained_minus_this": apart.mean, "difference_low": low, "difference_high": high}
                 if intervals.any():
                     row["mean_without_intervals"] = invariance.average(values[:, part][:, whole[part]]).mean
                 rows.append(row)
@@ -268,5 +272,9 @@ def _series(measured: Correlations, cells: dict, pairs: dict, layers: Sequence[i
             own = averages[name]
         many = f"random weights (mean of {len(seeds)}, band: their range)" if spread else "random weights"
         title = {"random": many, "null": "trained on shuffled labels", "input": "the input itself"}.get(name, name)
-        found.append(figures.Series(title, name, own, intervals, spread))
+        differences = None
+        if name in ("random", "null"):
+            apart = {cell: cells["trained"][cell] - cells[name][cell] for cell in cells["trained"]}
+            differences = {cell: (e.mean, *e.interval) for cell, e in apart.items()}
+        found.append(figures.Series(title, name, own, intervals, spread, differences))
     return found

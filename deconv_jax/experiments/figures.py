@@ -184,6 +184,8 @@ class Series:
       averages: (layer, attribute) → mean and standard deviation over features and pairs.
       intervals: (layer, attribute) → confidence interval of the mean.
       spread: (layer, attribute) → lowest and highest mean among several networks; None for one.
+      differences: (layer, attribute) → mean of the network in question minus this, and the interval's ends; None for
+        the network in question itself, and for the input, which is no network.
     """
 
     name: str
@@ -191,6 +193,7 @@ class Series:
     averages: Mapping[tuple[int, str], Average]
     intervals: Mapping[tuple[int, str], tuple[float, float]]
     spread: Mapping[tuple[int, str], tuple[float, float]] | None = None
+    differences: Mapping[tuple[int, str], tuple[float, float, float]] | None = None
 
 
 _STYLE: dict[str, dict[str, Any]] = {
@@ -203,7 +206,10 @@ _STYLE: dict[str, dict[str, Any]] = {
 def invariance_sheet(
     series: Sequence[Series], attributes: Sequence[str], layers: Sequence[int], title: str, caption: str
 ) -> bytes:
-    """Figure 10 with its controls: above as the paper plots it, below one panel per attribute.
+    """Figure 10 with its controls.
+
+    Above as the paper plots it; then one panel per attribute with the controls; below how far the network differs
+    from each control, whose interval is the narrower one, since both hear the same signals.
 
     Args:
       series: the network in question first.
@@ -215,10 +221,12 @@ def invariance_sheet(
     colours = {name: COLOURS[name] if name in COLOURS else next(spare) for name in attributes}
     wide = max(2, len(attributes))
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 58 * wide) or [""]]
-    size = (4.1 * wide, 7.6 + 0.17 * len(lines))
+    compared = [s for s in series if s.differences]
+    size = (4.1 * wide, 7.6 + (2.4 if compared else 0) + 0.17 * len(lines))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, len(attributes), height_ratios=(1, 1.15))
+    heights = (1, 1.15, 0.75) if compared else (1, 1.15)
+    grid = figure.add_gridspec(len(heights), len(attributes), height_ratios=heights)
     top = figure.add_subplot(grid[0, :])
     main = series[0]
     places = np.arange(len(layers))
@@ -256,20 +264,35 @@ def invariance_sheet(
                 low, high = np.array([one.spread[layer, name] for layer in layers]).T
                 panel.fill_between(x, low, high, color=style["color"], alpha=0.18, lw=0, zorder=1)
             edges += [*bounds[0], *bounds[1]]
-        for one in (s for s in series if s.kind == "input"):
+        for one in (s for s in series if s.kind == "input"):  # has no layers
             cell = (layers[0], name)
             low, high = one.intervals[cell]
             panel.axhline(one.averages[cell].mean, color="black", lw=1, ls=(0, (1, 1.5)), label=one.name, zorder=2)
             panel.axhspan(low, high, color="black", alpha=0.07, lw=0, zorder=0)
             edges += [low, high]
         panel.set_title(f"pairs that differ in {name}", fontsize=10, color=colours[name], parse_math=False)
+    panels[0].legend(fontsize=8, loc="best")
     known = [e for e in edges if np.isfinite(e)] or [0.0, 1.0]
     margin = 0.05 * (max(known) - min(known)) + 1e-3
     for panel in panels:
         panel.set_ylim(min(known) - margin, max(known) + margin)
     panels[0].set_ylabel("mean correlation of images")
-    panels[0].legend(fontsize=8, loc="best")
-    for panel in (top, *panels):
+    below: list[Any] = []
+    for index, name in enumerate(attributes if compared else ()):
+        panel = figure.add_subplot(grid[2, index], sharey=below[0] if below else None)
+        below.append(panel)
+        panel.axhline(0, color="0.4", lw=0.8)
+        for order, one in enumerate(compared):
+            mean, low, high = np.array([one.differences[layer, name] for layer in layers if one.differences]).T
+            x = places + (order - (len(compared) - 1) / 2) * 0.12
+            bars = np.clip([mean - low, high - mean], 0, None)
+            style = _STYLE[one.kind] | {"ls": "none"}
+            panel.errorbar(x, mean, bars, elinewidth=1.1, capsize=2.5, label=f"minus {one.name}", **style)
+        panel.set_title(f"{main.name} minus control: {name}", fontsize=9, parse_math=False)
+    if below:
+        below[0].set_ylabel("difference")
+        below[0].legend(fontsize=7, loc="best")
+    for panel in (top, *panels, *below):
         panel.set_xticks(places, [f"layer {layer}" for layer in layers], fontsize=8)
         panel.set_xlim(-0.5, len(layers) - 0.5)
         panel.grid(axis="y", color="0.9", lw=0.6)
