@@ -126,32 +126,36 @@ def feature_sheet(
     rows, wide = 1 + len(numbers), 2 * len(columns)
     figure = Figure(figsize=(1.75 * wide + 1.4, 1.45 * rows + 1.0), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, wide, sharex=True, sharey=True, squeeze=False)
+    grid = figure.add_gridspec(rows, wide)
     step = frequencies[1] - frequencies[0]
-    extent = (0, seconds, frequencies[0] - step / 2, frequencies[-1] + step / 2)
-    style = {"origin": "lower", "aspect": "auto", "cmap": "magma", "vmin": -RANGE_DB, "vmax": 0, "extent": extent}
+    style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma", "vmin": -RANGE_DB, "vmax": 0}
+    style["extent"] = (0, seconds, frequencies[0] - step / 2, frequencies[-1] + step / 2)
+
+    def draw(place, image: np.ndarray, reference: float, left: str, title: str, low: bool):
+        axes = figure.add_subplot(place)
+        shown = axes.imshow(decibels(image, reference), **style)
+        if not np.any(image):
+            axes.text(0.5, 0.5, "inactive", color="white", ha="center", va="center", transform=axes.transAxes)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g} kHz")
+        axes.tick_params(labelsize=7, labelleft=bool(left), labelbottom=low)
+        axes.set_ylabel(left, fontsize=9)
+        axes.set_title(textwrap.shorten(title, 40, placeholder="…"), fontsize=9, parse_math=False)
+        if low:
+            axes.set_xlabel("time (s)", fontsize=8)
+        return shown
+
     for column, name in enumerate(columns):
-        pairs = ((0, "trained", images[column]), (1, "before training", untrained[column]))
-        for offset, what, stack in pairs:
+        place = grid[0, 2 * column : 2 * column + 2]
+        original = originals[column]
+        draw(place, original, float(original.max()), "" if column else "input", name, low=False)
+        for offset, what, stack in ((0, "trained", images[column]), (1, "before training", untrained[column])):
             reference = float(np.abs(stack).max())
             for row, image in enumerate(stack, 1):
-                axes = grid[row, 2 * column + offset]
-                shown = axes.imshow(decibels(image, reference), **style)
-                if not np.any(image):
-                    axes.text(0.5, 0.5, "inactive", color="white", ha="center", va="center", transform=axes.transAxes)
-            grid[1, 2 * column + offset].set_title(what, fontsize=8)
-        axes = grid[0, 2 * column]
-        axes.imshow(decibels(originals[column], float(originals[column].max())), **style)
-        axes.set_title(textwrap.shorten(name, 28, placeholder="…"), fontsize=9, parse_math=False)
-        grid[0, 2 * column + 1].set_visible(False)
-    for row, axes in enumerate(grid[:, 0]):
-        axes.set_ylabel("input" if row == 0 else f"feature {numbers[row - 1]}", fontsize=9)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g} kHz")
-    for axes in grid.ravel():
-        axes.tick_params(labelsize=7)
-    for axes in grid[-1]:
-        axes.set_xlabel("time (s)", fontsize=8)
-    bar = figure.colorbar(shown, ax=grid, fraction=0.015, pad=0.01)
+                left = "" if column or offset else f"feature {numbers[row - 1]}"
+                title = what if row == 1 else ""
+                place = grid[row, 2 * column + offset]
+                shown = draw(place, image, reference, left, title, low=row == rows - 1)
+    bar = figure.colorbar(shown, ax=figure.axes, fraction=0.015, pad=0.01)
     bar.set_label("level (dB, 0 = loudest of the column's features, or of the input)", fontsize=8)
     figure.suptitle(title, fontsize=11, parse_math=False)
     canvas.draw()
