@@ -27,7 +27,7 @@ VIEWS = ("linear", "decibel", "mask")
 RANGE_DB = 70.0
 """Depth of the decibel view below each image's own maximum."""
 
-STACK_BYTES = 700 * 2**20
+STACK_BYTES = 450 * 2**20
 """Memory for the images of one group of features, for all signals; one feature is taken where even one needs more."""
 
 

@@ -142,6 +142,8 @@ def in_words(judged: list[dict], network: str, controls: Sequence[str]) -> list[
     if holding:
         summary += (
             f" Of those that hold, {len(shared)} hold for a control as well and so are no evidence of what was learnt."
+            if shared
+            else " Those that hold do so for no control."
         )
     return [summary, *lines]
 

@@ -241,10 +241,21 @@ def _report(measured: Correlations, cells: dict, sounds: signals.Signals, pairs:
             ]
             which = {"random": "random weights", "null": "shuffled labels"}[name]
             sentences.append(f"Change from layer {layers[0]} to {layers[-1]}, beside {which}: {'; '.join(changes)}.")
-    left_out = sum(r["left_out"] for r in rows)
-    total = left_out + sum(r["values"] for r in rows)
-    sentences.append(f"{left_out} of {total} correlations do not exist, because an image has no variance.")
+    sentences.append(_left_out(measured, layers[-1]))
     return {"sentences": sentences, "claims": judged, "changes": beside, "averages": rows}
+
+
+def _left_out(measured: Correlations, layer: int) -> str:
+    """A network whose features are often inactive is judged by those that are not: a selection of its own making."""
+    shares = [f"{name} {np.isnan(found[layer]).mean():.0%}" for name, found in measured.items() if layer in found]
+    sentence = (
+        f"Left out in layer {layer}, because one of two images is zero everywhere: {', '.join(shares)} of the "
+        "correlations; networks that differ in this are compared on different features."
+    )
+    seeds = sum(name.startswith("random") for name in measured)
+    if seeds:
+        sentence += f" The intervals do not hold how networks of other seeds differ; random networks here: {seeds}."
+    return sentence
 
 
 def _series(measured: Correlations, cells: dict, pairs: dict, layers: Sequence[int]) -> list[figures.Series]:
