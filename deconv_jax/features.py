@@ -62,3 +62,27 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
 def strongest(measures: Measures, count: int) -> np.ndarray:
     """Indices of the `count` features of most energy, strongest first; inactive ones come last."""
     return np.argsort(-measures.energy, kind="stable")[:count]
+
+
+def distinct(activity: np.ndarray, correlation: np.ndarray, count: int) -> np.ndarray:
+    """Picks features that are strong and unlike each other.
+
+    The candidates are the strongest quarter of the features. The strongest comes first; then, one by one, the
+    candidate whose images resemble those already picked least.
+
+    Args:
+      activity: strength of each feature, such as its share of the energy, shape (features,).
+      correlation: between the features' images, shape (features, features); NaN for an inactive one.
+      count: how many to pick at most; inactive features are never picked.
+
+    Returns:
+      Indices of the features in the order picked, shape (n,), n ≤ count.
+    """
+    order = [i for i in np.argsort(-activity, kind="stable") if activity[i] > 0]
+    candidates = order[: max(count, len(activity) // 4)]
+    picked = candidates[:1]
+    while len(picked) < min(count, len(candidates)):
+        left = [i for i in candidates if i not in picked]
+        alike = [np.nan_to_num(np.abs(correlation[i, picked])).max() for i in left]
+        picked.append(left[int(np.argmin(alike))])
+    return np.array(picked, int)

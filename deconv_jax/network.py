@@ -184,6 +184,11 @@ def paper_network(classes: int = 3, maps: int = 64) -> Network:
     return Network(blocks=(Block(maps=maps),) * 5, classes=classes)
 
 
+def initial_params(network: Network, size: tuple[int, int], seed: int):
+    """The weights that a training with this seed begins with, for an input of (freq, time) = `size`."""
+    return jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size))["params"]
+
+
 def layer_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[int, int]]:
     """(freq, time) of the input and of every pooled layer after it.
 

@@ -71,7 +71,7 @@ class SpectrogramSheet:
         self._canvas.restore_region(self._background)
         for artist in self._changing:
             self._figure.draw_artist(artist)
-        return _png(self._canvas)
+        return png(self._canvas)
 
 
 def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: float, title: str) -> bytes:
@@ -109,7 +109,7 @@ def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: f
         "level (dB, 0 = loudest of the layer)", fontsize=9
     )
     canvas.draw()
-    return _png(canvas)
+    return png(canvas)
 
 
 def _strongest_of(image: np.ndarray, step: int) -> np.ndarray:
@@ -151,10 +151,10 @@ def training_sheet(
         bars.text(accuracies[name], y, f" {accuracies[name]:.3f}", va="center")
     bars.set(xlim=(0, 1.15), xlabel="accuracy by clip", title="test clips")
     canvas.draw()
-    return _png(canvas)
+    return png(canvas)
 
 
-def _png(canvas: FigureCanvasAgg) -> bytes:
+def png(canvas: FigureCanvasAgg) -> bytes:
     """What the canvas shows; the fastest compression, since encoding would else cost more than drawing."""
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", compress_level=1)
