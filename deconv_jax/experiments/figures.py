@@ -152,9 +152,9 @@ def feature_sheet(
             reference = float(np.abs(stack).max())
             for row, image in enumerate(stack, 1):
                 left = "" if column or offset else f"feature {numbers[row - 1]}"
-                title = what if row == 1 else ""
                 place = grid[row, 2 * column + offset]
-                shown = draw(place, image, reference, left, title, low=row == rows - 1)
+                above = what if row == 1 else ""
+                shown = draw(place, image, reference, left, above, low=row == rows - 1)
     bar = figure.colorbar(shown, ax=figure.axes, fraction=0.015, pad=0.01)
     bar.set_label("level (dB, 0 = loudest of the column's features, or of the input)", fontsize=8)
     figure.suptitle(title, fontsize=11, parse_math=False)
