@@ -66,7 +66,7 @@ class Rhythm:
 EVEN = Rhythm("even", (1.0,))
 SWUNG = Rhythm("swung", (4 / 3, 2 / 3))
 
-# The string ensembles of the SoundFont (programs 48 and 49) stray by up to 26 cents within a hit, because their
+# The string ensembles of the SoundFont (programs 48 and 49) stray by up to 20 and 37 cents within a hit, because their
 # samples are of many players; three solo strings in unison stay within 6.
 INSTRUMENTS = (
     Instrument("pure sine"),
