@@ -6,6 +6,7 @@ The features of two networks do not correspond: feature 3 of the twin is no earl
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,12 @@ def twin(network: Network, variables, size: tuple[int, int], seed: int) -> dict:
       size: (freq, time) of the clips that it classifies.
       seed: of the random weights, drawn by the initialiser that training begins with.
     """
-    params = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size))["params"]
-    return {**variables, "params": params}
+    return {**variables, "params": _initial(network, tuple(size), jax.random.key(seed))}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial(network, size, key):
+    return network.init(key, jnp.zeros(size))["params"]
 
 
 @dataclasses.dataclass(frozen=True)

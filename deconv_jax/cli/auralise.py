@@ -115,7 +115,9 @@ def _auralise(arguments: list[str]) -> int:
         print(f"The page to look and listen, {made.page.stat().st_size / 1e6:.1f} MB, {about}:")
         print(made.page.absolute())
     if made.failed:
-        print(f"{len(made.failed)} of {len(paths)} file(s) could not be used:", *made.failed, sep="\n  ", file=sys.stderr)
+        print(
+            f"{len(made.failed)} of {len(paths)} file(s) could not be used:", *made.failed, sep="\n  ", file=sys.stderr
+        )
     return 1 if made.failed else 0
 
 

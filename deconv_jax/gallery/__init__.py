@@ -113,7 +113,8 @@ def check_place(out: Path) -> None:
         ours = False
     if not ours:
         raise InputError(
-            f"{audio.shown(path)}: is there already and was not made by auralise; name another --out, or use --page=none"
+            f"{audio.shown(path)}: is there already and was not made by auralise; "
+            "name another --out, or use --page=none"
         )
 
 
@@ -139,35 +140,33 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
     style, script = (resources.files(__name__).joinpath(n).read_text("utf-8") for n in ("page.css", "page.js"))
     names = [json.loads((clip.root / "clip.json").read_text("utf-8"))["name"] for clip in clips]
     every = [path for clip in clips for path in _files(clip.root)]
-    inside = [path for path in every if mode == "single" or path.suffix == ".json"]
-    size = sum(p.stat().st_size * (4 / 3 if p.suffix != ".json" else 1) for p in inside)
-    size += len(style) + len(script) + 40_000
     beside = sum(path.stat().st_size for path in every) if mode == "folder" else 0
     sources = " 'self' file:" if mode == "folder" else ""
     policy = (
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'{sources}; style-src 'sha256-{_digest(style)}'; "
         f"img-src data:{sources}; base-uri 'none'; form-action 'none'"
     )
-    page = environment.get_template("page.html.j2").stream(
-        mark=Markup(_MARK),
-        policy=policy,
-        style=Markup(style),
-        script=Markup(script),
-        version=__version__,
-        names=names,
-        mode=mode,
-        size=_size(size),
-        beside=_size(beside),
-        count=f"{len(every):,}",
-        network=_network(trained),
-        about=_about(trained),
-        scores=_scores(trained.about.get("report")),
-        reach=plain([clip.address for clip in clips]),
-        blocks=_embedded(clips, mode),
-    )
+    template = environment.get_template("page.html.j2")
+    known = {
+        "mark": Markup(_MARK),
+        "policy": policy,
+        "style": Markup(style),
+        "script": Markup(script),
+        "version": __version__,
+        "names": names,
+        "mode": mode,
+        "beside": _size(beside),
+        "count": f"{len(every):,}",
+        "network": _network(trained),
+        "about": _about(trained),
+        "scores": _scores(trained.about.get("report")),
+        "addresses": [clip.address for clip in clips],
+    }
+    size = len(template.render(known, size="", blocks=[]).encode())
+    size += sum(len(block["name"]) + len(block["text"]) + 60 for block in _embedded(clips, mode))
     path = out / "index.html"
     with audio.replacing(path) as temporary:
-        page.dump(str(temporary), encoding="utf-8")
+        template.stream(known, size=_size(size), blocks=_embedded(clips, mode)).dump(str(temporary), encoding="utf-8")
     return path
 
 
@@ -252,7 +251,10 @@ def _about(trained: Trained) -> list[tuple[str, str]]:
     if train:
         steps = f", {report['best_step']:,} steps" if report and "best_step" in report else ""
         rows.append(
-            ("Training", f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}")
+            (
+                "Training",
+                f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}",
+            )
         )
     rows.append(("Weights written", f"{written:%-d %B %Y, %H:%M} UTC"))
     return rows

@@ -446,6 +446,7 @@
     const kinds = new Map();
     for (const r of active) kinds.set(r.kind, [...(kinds.get(r.kind) ?? []), r]); // in the order of their best
     const grid = $("grid");
+    const focused = grid.contains(document.activeElement) && document.activeElement.matches(".card");
     if (!state.group) grid.replaceChildren(...[...active, ...inactive].map(card));
     else {
       const bundles = Array.from(kinds, ([kind, members]) => bundle(`kind ${kind}`, members, alikeText(members)));
@@ -453,13 +454,16 @@
       grid.replaceChildren(...bundles);
     }
     if (!shown.length) grid.replaceChildren(make("p", { className: "empty", textContent: "No favourites in this layer yet: press F on a feature." }));
+    if (focused) cards().find((c) => Number(c.dataset.feature) === state.feature)?.focus({ preventScroll: true });
     const { chance } = clip().layers[state.layer];
     const acting = all.filter((r) => !r.inactive);
     const middle = acting.map((r) => r.difference).sort((a, b) => a - b)[acting.length >> 1];
     const kindCount = new Set(acting.map((r) => r.kind)).size;
+    const named = acting.filter((r) => r.stands_out).length;
+    const of = all.length < network.layers[state.layer].maps ? `the ${all.length} features chosen` : `${all.length} features`;
     $("summary").textContent = !acting.length ? "No feature of this layer is active in this clip." :
-      `${acting.length} of ${all.length} features are active, in ${kindCount} ${kindCount === 1 ? "kind" : "kinds"}. ` +
-      `${acting.filter((r) => r.stands_out).length} of them have a measured name; by the same rule, ${chance.named} of the ${chance.active} active features of a second untrained network have one. ` +
+      `${acting.length} of ${of} ${acting.length === 1 ? "is" : "are"} active, of ${kindCount} ${kindCount === 1 ? "kind" : "kinds"}. ` +
+      `Measured names stand out for ${named || "none"}; by the same rule for ${chance.named || "none"} of the ${chance.active} active features of a second untrained network. ` +
       `Difference from untrained: median ${fixed(middle)}; that network's: ${fixed(chance.difference)}.`;
   };
   const alikeText = (members) => {
@@ -473,7 +477,7 @@
     const more = make("button", { type: "button", className: "more" });
     more.setAttribute("aria-expanded", open);
     more.textContent = open ? `▾ ${members.length} ${name === "inactive" ? "inactive features" : "features"}: ${about}` :
-      name === "inactive" ? `▸ ${members.length} inactive` : `▸ and ${members.length - 1} more like it`;
+      name === "inactive" ? `▸ ${members.length} inactive` : `▸ ${members.length - 1} more alike`;
     more.addEventListener("click", () => {
       if (open) state.open.delete(id);
       else state.open.add(id);
@@ -552,7 +556,7 @@
     const chance = layers[layer].chance;
     $("facts").replaceChildren(...[
       ["Activity", percent(r.active_fraction), "of its map is above zero"],
-      ["Share of energy", percent(r.energy_share), `of the layer's images; ${bands} %`],
+      ["Share of energy", percent(r.energy_share), `of the layer's images; ${bands}\u00a0%`],
       ["Difference", fixed(r.difference), `from untrained; by chance ${fixed(chance.difference)}. With sign ${fixed(r.difference_signed)}; by chance ${fixed(chance.difference_signed)}`],
       facts.printed ? ["Effective size", size(facts.printed), "the paper's rule"] : null,
       ["Receptive field", size(facts.true), "all that one activation can see"],
