@@ -21,11 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from deconv_jax import deconvolution
+from deconv_jax.features import RANGE_DB
 from deconv_jax.network import Network
 
 VIEWS = ("linear", "decibel", "mask")
-RANGE_DB = 70.0
-"""Depth of the decibel view below each image's own maximum."""
 
 STACK_BYTES = 450 * 2**20
 """Memory for the images of one group of features, for all signals; one feature is taken where even one needs more."""

@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deconv_jax import kernels, receptive_field
+from deconv_jax.features import RANGE_DB, decibels
 from deconv_jax.invariance import Average
-from deconv_jax.pictures import RANGE_DB, decibels, png
+from deconv_jax.pictures import png
 
 DPI = 150
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from deconv_jax import audio, export
 from deconv_jax.errors import InputError
-from deconv_jax.network import initial_params
 from deconv_jax.spectrogram import FrontEnd, stft
 from deconv_jax.training.workdir import Trained
+from deconv_jax.untrained import twin
 
 
 @contextlib.contextmanager
@@ -62,8 +62,7 @@ def seed(trained: Trained) -> int:
 def untrained(trained: Trained, seed: int) -> dict:
     """The network's weights as a training with this seed begins, and the trained network's own input scale."""
     front = trained.front_end
-    params = initial_params(trained.network, (front.bins, front.clip_frames), seed)
-    return {"params": params} | {k: v for k, v in trained.variables.items() if k != "params"}
+    return twin(trained.network, trained.variables, (front.bins, front.clip_frames), seed)
 
 
 def magnitudes(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:

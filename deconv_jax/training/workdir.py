@@ -35,18 +35,19 @@ def default_workdir(name: str = "genre3") -> Path:
 def write_json(path: Path, value) -> None:
     """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
     with audio.replacing(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value):
+def plain(value):
+    """A value as JSON can hold it: arrays as lists, paths as text, NaN and infinity as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
