@@ -62,7 +62,7 @@ def command(name, *arguments, cwd=None, env=None):
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | (env or {}),
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"} | (env or {}),
         timeout=300,
     )
 
