@@ -13,11 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 demo: $(VENV)/.installed
 	@$(BIN)/deconv-train --config=configs/genre3.py --workdir=$(WORKDIR)
-	@$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT)
-	@$(if $(SONG),$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT) "$(SONG)")
+	@$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT) $(if $(SONG),--excerpts "$(SONG)")
 	@echo
-	@echo "Listen to the features and look at them: open $(abspath $(OUT))"
 	@echo "How well the network does: $(abspath $(WORKDIR))/report.png"
+	@echo "Listen to the features and look at them, in a browser: $(abspath $(OUT))/index.html"
 
 test: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ from deconv_jax.activations import check_method, pass_back
 from deconv_jax.layers import average_back, back_pads, convolve_back, pads, unpool
 from deconv_jax.network import Block, Network, Trace, layer_sizes, resolved
 
-WINDOW_FRAMES = 1024
+WINDOW_FRAMES = 512
 """Frames that a window of a long clip contributes; clips up to about this length are one window."""
 
 PATHS = ("auto", "plain", "winograd")
@@ -150,11 +150,11 @@ def sweep(
         return _explain_window(part, placed[turn], window, valid, chosen, path, chunk, method, norm_back)
 
     if len(pieces) == 1:
-        images, maps = run(pieces[0], 0)
-        images, maps = images[..., :frames], maps[..., :layer_frames]
+        images, maps = _trim(run(pieces[0], 0), (frames, layer_frames), single)
     else:
         home = devices[0]
-        images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32, device=home)
+        with runtime.handing_back():
+            images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32, device=home).block_until_ready()
         maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32, device=home)
         for turn in range(0, len(pieces), len(devices)):
             some = pieces[turn : turn + len(devices)]
@@ -165,7 +165,9 @@ def sweep(
                 columns = slice(begin_column - start // stride, end_column - start // stride)
                 images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
                 maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
-    return (images[0], maps[0]) if single else (images, maps)
+        if single:
+            images, maps = _only(images), _only(maps)
+    return images, maps
 
 
 def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] | None) -> np.ndarray:
@@ -308,8 +310,10 @@ def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size) -> jax.Arr
 
 def _explain_window(part, variables, window, valid, chosen, path, chunk, method, norm_back):
     """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
-    trace, scale = _trace_window(part, variables, window, valid, method != "deconvnet")
     layer, size = len(part.blocks), window.shape[1:]
+    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale brings it back
+    # to the magnitude's own unit. A gradient is divided by it: it is the derivative.
+    trace, maps, variables, scale = _trace_window(part, variables, window, valid, chosen, method)
     if path == "winograd":
         switches, kernels = tuple(t.switches for t in trace), _kernels(variables, layer)
         images = winograd.sweep(trace[-1].pooled, switches, kernels, chosen, size)
@@ -317,25 +321,29 @@ def _explain_window(part, variables, window, valid, chosen, path, chunk, method,
         padded = np.pad(chosen, (0, -len(chosen) % chunk), mode="edge")
         images = backproject(
             part, variables, trace, layer, padded, size, chunk=chunk, method=method, norm_back=norm_back
-        )
-    # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale brings it back
-    # to the magnitude's own unit. A gradient is divided by it: it is the derivative.
-    scale = 1 / scale if method == "gradient" else scale
-    return _finish(images, scale, trace[-1].pooled, chosen)
+        )[:, : len(chosen)]
+    return (images if scale is None else images * scale), maps
 
 
-@functools.partial(jax.jit, static_argnames=("network", "gates"))
-def _trace_window(network, variables, magnitude, frames, gates=False):
-    """The trace of a batch of windows, and the input's scale."""
-    _, trace = network.apply(variables, magnitude, head=False, frames=frames, gates=gates)
+@functools.partial(jax.jit, static_argnames=("network", "method"))
+def _trace_window(network, variables, magnitude, frames, features, method):
+    """The forward pass over a batch of windows.
+
+    Returns:
+      the trace; the pooled maps of the features, (clips, n, layer freq, layer time); variables for the way back; and
+      the scale that its images must be multiplied by, (1, 1, freq, time) or with ones. A single number is in the
+      first layer's kernels already, which saves a pass over the images: the last step is linear. Then it is None.
+    """
+    _, trace = network.apply(variables, magnitude, head=False, frames=frames, gates=method != "deconvnet")
+    # The barrier makes one transposition and one copy of it; fused, the two run value by value.
+    maps = lax.optimization_barrier(jnp.moveaxis(trace[-1].pooled, -1, 1))[:, features]
     scale = jnp.asarray(variables.get("input", {}).get("scale", 1.0), jnp.float32)
-    return trace, scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
-
-
-@jax.jit
-def _finish(images, scale, pooled, features):
-    """Images in the magnitude's unit and the pooled maps of the features, each (clips, features, …)."""
-    return images[:, : len(features)] * scale, jnp.moveaxis(pooled[..., features], -1, 1)
+    scale = 1 / scale if method == "gradient" else scale
+    if scale.size > 1:
+        return trace, maps, variables, scale.reshape((1,) * (4 - scale.ndim) + scale.shape)
+    params = variables["params"]
+    first = {"kernel": params["conv1"]["kernel"] * scale.reshape(1, 1, 1, 1)}
+    return trace, maps, {**variables, "params": {**params, "conv1": first}}, None
 
 
 def _kernels(variables, layer: int) -> tuple[jax.Array, ...]:
@@ -369,6 +377,18 @@ def _path(blocks: Sequence[Block], path: str, method: str = "deconvnet") -> str:
     if path == "auto":
         return "winograd" if covered and jax.default_backend() == "cpu" else "plain"
     return path
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _trim(arrays, lengths, single):
+    """Without the frames of padding, and without the axis of clips if there is a single one: one copy of each."""
+    return [array[(0, ...) if single else ...][..., :length] for array, length in zip(arrays, lengths, strict=True)]
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _only(array):
+    """The one clip of a batch, in the same memory."""
+    return array.reshape(array.shape[1:])
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -1,22 +1,25 @@
-"""A sound file → a folder of sounds, pictures and numbers: the far end of the way."""
+"""A sound file → a folder of sounds, pictures and numbers, and one page for all: the far end of the way."""
 
 import csv
 import dataclasses
 import functools
+import itertools
 import logging
 import os
 import platform
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio, auralisation, deconvolution, features, pictures
+from deconv_jax import audio, auralisation, deconvolution, descriptors, features, gallery, pictures, untrained
 from deconv_jax.activations import check_method
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd, analyse, lift
@@ -33,9 +36,10 @@ class Options:
       layers: 1-based layers.
       chosen: features wanted: "all", "top:N" (the N of most energy) or a list of 0-based numbers.
       reading, rectify, gain: see `deconv_jax.auralisation`.
-      method, norm_back: see `deconv_jax.deconvolution`.
       offset: seconds to skip in every file.
       duration: seconds to explain; None for the whole file.
+      page: the listening page: "single" file, beside the clips' "folder", or "none".
+      method, norm_back: see `deconv_jax.deconvolution`.
     """
 
     layers: Sequence[int]
@@ -45,8 +49,18 @@ class Options:
     gain: str = "match"
     offset: float = 0.0
     duration: float | None = 4.0
+    page: str = "single"
     method: str = "deconvnet"
     norm_back: str = "transpose"
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What `export` left: the folders, the page (None without), and a line for every file that could not be used."""
+
+    folders: list[Path]
+    page: Path | None
+    failed: list[str]
 
 
 def check(trained: Trained, options: Options) -> None:
@@ -67,17 +81,17 @@ def check(trained: Trained, options: Options) -> None:
         )
 
 
-def export(trained: Trained, paths: Sequence[Path], out, options: Options) -> tuple[list[Path], list[str]]:
-    """Explains every file into a folder of its own below `out`.
+def export(
+    trained: Trained, paths: Sequence[Path], out, options: Options, offsets: Sequence[float] | None = None
+) -> Made:
+    """Explains every file into a folder of its own below `out`, and writes one page for all of them.
 
     Args:
       trained: the network.
       paths: sound files. One that cannot be used is reported and left out; the others are done.
       out: made if it is not there.
       options: what to make.
-
-    Returns:
-      The folders that were made, and one line for every file that could not be used.
+      offsets: seconds to skip in each file, in place of the one in `options`.
 
     Raises:
       InputError: `out` cannot be written. ValueError: see `check`.
@@ -93,20 +107,37 @@ def export(trained: Trained, paths: Sequence[Path], out, options: Options) -> tu
         raise InputError(
             f"--out={audio.shown(out)}: cannot be written ({error.strerror}); name another folder"
         ) from None
-    made: list[Path] = []
-    failed: list[str] = []
-    for path, name in zip(paths, _names(paths), strict=True):
-        try:
-            made.append(_export_clip(trained, path, out / name, options))
-        except InputError as error:
-            failed.append(str(error))
-            log.error("%s", error)
-        except OSError as error:
-            raise InputError(
-                f"--out={audio.shown(out)}: cannot be written ({error.strerror or error}) at {name}; "
-                "free some space or name another folder"
-            ) from None
-    return made, failed
+    if options.page != "none":
+        gallery.check_place(out)
+    front = trained.front_end
+    size = (front.bins, front.clip_frames)
+    twins = [untrained.twin(trained.network, trained.variables, size, seed) for seed in untrained.SEEDS]
+    made = Made([], None, [])
+    pages: list[gallery.Files] = []
+    inside = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"  # what a single page is put together from
+    name = ""
+    try:
+        for path, name, offset in zip(paths, _names(paths), offsets or [options.offset] * len(paths), strict=True):
+            some = dataclasses.replace(options, offset=offset)
+            root = out / name / "page" if options.page == "folder" else inside / name
+            page = gallery.Files(root, f"{quote(name)}/page", options.page == "folder")
+            try:
+                made.folders.append(_export_clip(trained, twins, path, out / name, page, some))
+                pages.append(page)
+            except InputError as error:
+                made.failed.append(str(error))
+                log.error("%s", error)
+        if options.page != "none" and pages:
+            name = "index.html"
+            made = dataclasses.replace(made, page=gallery.write(out, trained, pages, options.page))
+    except OSError as error:
+        raise InputError(
+            f"--out={audio.shown(out)}: cannot be written ({error.strerror or error}) at {name}; "
+            "free some space or name another folder"
+        ) from None
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+    return made
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -122,7 +153,28 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _export_clip(trained: Trained, path: Path, folder: Path, options: Options) -> Path:
+@dataclasses.dataclass(frozen=True)
+class _Clip:
+    """One clip on its way: where its files go, and what every layer needs of it.
+
+    Attributes:
+      name, folder, page: for its files; no page, no files of it.
+      waveform: shape (samples,).
+      spectrum: its complex STFT, shape (1 + n_fft // 2, time).
+      seen: what the network sees of it, shape (freq, time).
+      series: its descriptors, on the same frames.
+    """
+
+    name: str
+    folder: Path
+    page: gallery.Files | None
+    waveform: np.ndarray
+    spectrum: np.ndarray
+    seen: np.ndarray
+    series: dict[str, np.ndarray]
+
+
+def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: gallery.Files, options: Options) -> Path:
     front = trained.front_end
     waveform, read = _load(path, trained, options)
     if folder.exists() and not (folder / "manifest.json").is_file():
@@ -136,18 +188,35 @@ def _export_clip(trained: Trained, path: Path, folder: Path, options: Options) -
         magnitude = np.abs(spectrum)
         sheet = pictures.SpectrogramSheet(front.stft_frequencies(), seconds, "loudest of the clip")
         (partial / "original.png").write_bytes(sheet.draw(magnitude, magnitude.max(), f"{folder.name}: original"))
-        rows = []
+        if options.page == "folder":
+            page = dataclasses.replace(page, root=partial / "page")
+        clip = _Clip(
+            folder.name,
+            partial,
+            None if options.page == "none" else page,
+            waveform,
+            spectrum,
+            seen,
+            descriptors.describe(magnitude, front),
+        )
+        if clip.page:
+            clip.page.picture("original", row_magnitudes(front, waveform))
+            clip.page.sound("original", waveform / _full_scale(waveform), front.sample_rate)
+        rows, layers = [], {}
         for layer in options.layers:
-            rows += _export_layer(trained, waveform, spectrum, seen, layer, partial, folder.name, options)
+            found, layers[layer] = _export_layer(trained, twins, clip, layer, options)
+            rows += found
         _write_table(partial / "features.csv", rows)
+        prediction = _predict(trained, waveform)
         manifest = {
             "source": audio.shown(path.absolute()),
             "samples_read": read,
             "samples": len(waveform),
             "sample_rate": front.sample_rate,
             "front_end": dataclasses.asdict(front),
-            "prediction": _predict(trained, waveform),
+            "prediction": prediction,
             "options": dataclasses.asdict(options),
+            "untrained_seeds": untrained.SEEDS,
             "checkpoint": str(trained.checkpoint),
             "training": trained.about["config"],
             "inactive": {
@@ -156,6 +225,20 @@ def _export_clip(trained: Trained, path: Path, folder: Path, options: Options) -
             "versions": versions(),
         }
         write_json(partial / "manifest.json", manifest)
+        if clip.page:
+            clip.page.numbers(
+                {
+                    "name": folder.name,
+                    "file": audio.shown(path.name),
+                    "offset": options.offset,
+                    "read": read / front.sample_rate,
+                    "seconds": seconds,
+                    "reading": options.reading,
+                    "rectify": options.rectify,
+                    "prediction": prediction,
+                    "layers": layers,
+                }
+            )
         _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -178,39 +261,118 @@ def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, i
     return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
 
 
-def _export_layer(trained, waveform, spectrum, seen, layer, folder, name, options) -> list[dict]:
+def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> tuple[list[dict], dict]:
+    """Writes one layer's sounds and pictures; returns the table's rows and what the page knows of the layer."""
     front = trained.front_end
+    frequencies, seconds = front.frequencies(), len(clip.waveform) / front.sample_rate
+    series = np.stack(list(clip.series.values()))
     chosen = None if isinstance(options.chosen, str) else list(options.chosen)
     how = {"method": options.method, "norm_back": options.norm_back}
-    found = deconvolution.sweep(trained.network, trained.variables, seen, layer, chosen, **how)
+    found = deconvolution.sweep(trained.network, trained.variables, clip.seen, layer, chosen, **how)
     images, maps = (np.asarray(array) for array in found)
     numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)
+    measures = features.measure(images, maps, frequencies)
+    total = measures.energy.sum()
     if isinstance(options.chosen, str) and options.chosen.startswith("top:"):
-        best = features.strongest(features.measure(images, maps, front.frequencies()), int(options.chosen[4:]))
+        best = features.strongest(measures, int(options.chosen[4:]))
         images, maps, numbers = images[best], maps[best], numbers[best]
-    measures = features.measure(images, maps, front.frequencies())
-    subfolder = folder / f"layer{layer}"
+        measures = features.measure(images, maps, frequencies)
+    # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
+    second = untrained.look(_images(trained, twins[1], clip.seen, layer, **how), series)
+    twin_images = _images(trained, twins[0], clip.seen, layer, **how)
+    own = untrained.look(images, series)
+    beside = untrained.compare(own, untrained.look(twin_images, series), second)
+    kinds, alike = features.kinds(own.levels)
+    del own, second
+
+    subfolder = clip.folder / f"layer{layer}"
     subfolder.mkdir()
-    np.savez(folder / f"layer{layer}.npz", images=images, features=numbers)
-    seconds = len(waveform) / front.sample_rate
-    sheet = pictures.SpectrogramSheet(front.frequencies(), seconds, "loudest of the layer")
-    overview = pictures.layer_sheet(images, numbers, front.frequencies(), seconds, f"{name}: layer {layer}")
-    (folder / f"layer{layer}.png").write_bytes(overview)
-    reference = float(np.abs(images).max())
-    rows = []
-    progress = tqdm(numbers, desc=f"{name}: layer {layer}", unit="feature", leave=False)
+    np.savez(clip.folder / f"layer{layer}.npz", images=images, features=numbers)
+    sheet = pictures.SpectrogramSheet(frequencies, seconds, "loudest of the layer")
+    overview = pictures.layer_sheet(images, numbers, frequencies, seconds, f"{clip.name}: layer {layer}")
+    (clip.folder / f"layer{layer}.png").write_bytes(overview)
+    reference, twin_reference = (float(np.abs(i).max()) for i in (images, twin_images))
+    envelopes = features.envelopes(images)
+    names = list(clip.series)
+    rows, shown = [], []
+    sounds = _auralise_each(front, images, clip, options)
+    twin_sounds = _auralise_each(front, (twin_images[n] for n in numbers), clip, options)
+    progress = tqdm(numbers, desc=f"{clip.name}: layer {layer}", unit="feature", leave=False)
     for index, number in enumerate(progress):
-        image = images[index]
-        sound = auralise_image(front, image, seen, spectrum, options.reading, options.rectify, len(waveform))
-        gained = auralisation.match_gain(np.asarray(sound), waveform, options.gain)
+        image, sound = images[index], next(sounds)
+        gained = auralisation.match_gain(sound, clip.waveform, options.gain)
         audio.write(subfolder / f"f{number:03d}.wav", gained.waveform, front.sample_rate)
-        picture = sheet.draw(image, reference, f"{name}: layer {layer}, feature {number}")
+        picture = sheet.draw(image, reference, f"{clip.name}: layer {layer}, feature {number}")
         (subfolder / f"f{number:03d}.png").write_bytes(picture)
-        rows.append(_row(layer, int(number), measures, index, gained.gain))
-    return rows
+        matched = auralisation.match_gain(sound, clip.waveform).waveform
+        factor, scale, explained = gallery.rest(clip.waveform, matched)
+        row = _row(layer, int(number), measures, index, gained.gain)
+        row |= {
+            "energy_share": measures.energy[index] / total if total > 0 else 0.0,
+            "explained": explained,
+            "difference": beside.difference[index],
+            "difference_signed": beside.difference_signed[index],
+            "kind": int(kinds[index]),
+            "kind_r": alike[index],
+            "descriptor": "" if measures.inactive[index] else names[beside.descriptor[index]],
+            "descriptor_r": beside.r[index],
+            "descriptor_r_untrained": beside.r_untrained[index],
+            "stands_out": int(beside.stands_out[index]),
+        }
+        rows.append(row)
+        if clip.page is None:
+            continue
+        stem = f"layer{layer}/f{number:03d}"
+        twin_image = twin_images[number]
+        full = _full_scale(clip.waveform)
+        clip.page.picture(stem, image)
+        clip.page.sound(stem, matched / full, front.sample_rate)
+        clip.page.picture(f"{stem}.untrained", twin_image)
+        twin_sound = auralisation.match_gain(next(twin_sounds), clip.waveform).waveform
+        clip.page.sound(f"{stem}.untrained", twin_sound / full, front.sample_rate)
+        apart = round(front.sample_rate / front.hop / 4)
+        strongest = features.moments(envelopes[index], 5, apart) * front.hop / front.sample_rate
+        shown.append(
+            row
+            | {
+                "rest": [factor, scale],
+                "level": _level(image, reference),
+                "untrained_level": _level(twin_image, twin_reference),
+                "untrained_inactive": int(not np.any(twin_image)),
+                "moments": strongest.tolist(),
+            }
+        )
+    return rows, {"features": shown, "chance": beside.chance}
 
 
-def _row(layer: int, number: int, measures: features.Measures, index: int, gain: float) -> dict:
+def _images(trained: Trained, variables, seen: np.ndarray, layer: int, **how) -> np.ndarray:
+    return np.asarray(deconvolution.deconvolve(trained.network, variables, seen, layer, **how))
+
+
+def _auralise_each(front: FrontEnd, images, clip: _Clip, options: Options) -> Iterator[np.ndarray]:
+    """Sounds (samples,) of images (freq, time), made together in numbers that memory does not feel."""
+    together = max(1, min(16, 2**20 // clip.spectrum.size))
+    images = iter(images)
+    while some := list(itertools.islice(images, together)):
+        batch = np.zeros((together, *clip.seen.shape), np.float32)  # whole batches only: one shape to compile
+        batch[: len(some)] = some
+        length = len(clip.waveform)
+        sounds = auralise_images(front, batch, clip.seen, clip.spectrum, options.reading, options.rectify, length)
+        yield from np.asarray(sounds)[: len(some)]
+
+
+def _level(image: np.ndarray, reference: float) -> float:
+    """Of an image's loudest value below a reference, dB; 0 where there is nothing."""
+    top = float(np.abs(image).max())
+    return 20 * float(np.log10(top / reference)) if top > 0 else 0.0
+
+
+def _full_scale(waveform: np.ndarray) -> float:
+    """The peak of a waveform that exceeds full scale, else 1."""
+    return max(1.0, float(np.abs(waveform).max()))
+
+
+def _row(layer: int, number: int, measures: features.Measures, index: int, gain: float) -> dict[str, Any]:
     row = {
         "layer": layer,
         "feature": number,
@@ -254,12 +416,17 @@ def analyse_clip(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
 _analyse = jax.jit(analyse, static_argnums=0)
 
 
+def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
+    """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
+    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1), waveform)[1])
+
+
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def auralise_image(front: FrontEnd, image, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
-    """One image, in the rows of the network's input → a waveform of `length` samples, no gain applied."""
-    image = lift(front, image, seen, spectrum, reading)
+def auralise_images(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
+    """Images (..., freq, time) in the rows of the network's input → waveforms (..., length), no gain applied."""
+    images = lift(front, images, seen, spectrum, reading)
     return auralisation.auralise(
-        image, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
+        images, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
     )
 
 

@@ -380,6 +380,15 @@ def paper_network(classes: int = 3, maps: int = 64) -> Network:
     return Network(blocks=(Block(maps=maps),) * 5, classes=classes)
 
 
+def initial_variables(network: Network, size: tuple[int, int], seed: int) -> dict[str, Any]:
+    """What a training with this seed begins with, for an input of (freq, time) = `size`.
+
+    Returns:
+      `params`, and for a network with batch norm `batch_stats`: means of 0 and variances of 1.
+    """
+    return dict(jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size)))
+
+
 def layer_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[int, int]]:
     """(freq, time) of the input and of every pooled layer after it.
 

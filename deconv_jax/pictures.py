@@ -2,22 +2,16 @@
 
 import io
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-RANGE_DB = 70.0
-"""Decibels between the top and the bottom of a picture's scale."""
+from deconv_jax.features import RANGE_DB, decibels
 
 BLANK = "inactive: no part of this clip activates it"
 """Written across the picture of an image that is zero everywhere."""
-
-
-def decibels(image: np.ndarray, reference: float) -> np.ndarray:
-    """Level of |image| below a reference in dB, no lower than -`RANGE_DB`; same shape."""
-    level = np.abs(image) / (reference if reference > 0 else 1.0)
-    return np.maximum(20 * np.log10(np.maximum(level, 1e-12)), -RANGE_DB)
 
 
 class SpectrogramSheet:
@@ -73,7 +67,7 @@ class SpectrogramSheet:
         self._canvas.restore_region(self._background)
         for artist in self._changing:
             self._figure.draw_artist(artist)
-        return _png(self._canvas)
+        return png(self._canvas)
 
 
 def _frequency_axis(frequencies: np.ndarray) -> tuple[float, float, tuple[np.ndarray, list[str]] | None]:
@@ -124,13 +118,41 @@ def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: f
         "level (dB, 0 = loudest of the layer)", fontsize=9
     )
     canvas.draw()
-    return _png(canvas)
+    return png(canvas)
 
 
 def _strongest_of(image: np.ndarray, step: int) -> np.ndarray:
     """(freq, time) → (freq, time / step): the largest of every `step` frames."""
     padded = np.pad(image, ((0, 0), (0, -image.shape[1] % step)))
     return padded.reshape(len(image), -1, step).max(axis=2)
+
+
+LEVEL_STEP = 3
+"""Grey values between two levels of `level_picture`."""
+
+
+def level_picture(image: np.ndarray, columns: int = 2048) -> bytes:
+    """A spectrogram as a grey PNG without axes, one pixel for each bin and frame, low frequencies at the bottom.
+
+    Small and quick to write: the listening page colours it and draws its axes. Grey value `LEVEL_STEP` · (70 + level),
+    where the level is in whole dB below the loudest value of |image|; 0 for an image that is zero everywhere.
+
+    Args:
+      image: shape (freq, time).
+      columns: pixels that it is wide at most; a longer clip shows the strongest of so many frames.
+    """
+    strength = _strongest_of(np.abs(image), -(-image.shape[1] // columns))
+    levels = decibels(strength, float(strength.max(initial=0))) + RANGE_DB
+    grey = (LEVEL_STEP * np.rint(levels)).astype(np.uint8) if np.any(image) else np.zeros(strength.shape, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey[::-1])).save(buffer, "png", compress_level=6)
+    return buffer.getvalue()
+
+
+def colours() -> list[str]:
+    """The colour of every whole level from -70 to 0 dB, "#rrggbb"."""
+    table = matplotlib.colormaps["magma"](np.linspace(0, 1, int(RANGE_DB) + 1), bytes=True)
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in table]
 
 
 def training_sheet(
@@ -166,10 +188,10 @@ def training_sheet(
         bars.text(accuracies[name], y, f" {accuracies[name]:.3f}", va="center")
     bars.set(xlim=(0, 1.15), xlabel="accuracy by clip", title="test clips")
     canvas.draw()
-    return _png(canvas)
+    return png(canvas)
 
 
-def _png(canvas: FigureCanvasAgg) -> bytes:
+def png(canvas: FigureCanvasAgg) -> bytes:
     """What the canvas shows; the fastest compression, since encoding would else cost more than drawing."""
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", compress_level=1)

@@ -1,9 +1,11 @@
 """Settings of the process that let compiled code start and run fast. Results do not depend on them."""
 
+import contextlib
 import ctypes
 import functools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -40,9 +42,31 @@ def keep_freed_memory() -> bool:
 
     if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
         return False
+    return _mallopt(_MMAP_MAX, 0) and _mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def handing_back() -> Iterator[None]:
+    """Large blocks allocated within go back to the system when they are freed, as they would without the above.
+
+    For a result that outgrows all temporaries: kept, its place would be nibbled at by smaller blocks, and the next
+    result of its size would need a new one.
+    """
+    if not keep_freed_memory():
+        yield
+        return
+    _mallopt(_MMAP_MAX, 65536)  # glibc's own
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        yield
+    finally:
+        _mallopt(_MMAP_MAX, 0)
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
+
+
+def _mallopt(setting: int, value: int) -> bool:
+    try:
+        return bool(ctypes.CDLL(None).mallopt(setting, value))
     except (OSError, AttributeError):
         return False
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))

@@ -88,8 +88,8 @@ def backproject(pooled, switches, kernels, features, size, group=8):
     """
     _check(pooled, switches, kernels, size)
     n = features.shape[0]
-    if len(kernels) == 1:
-        group *= 8  # no maps between the layer and the input: little memory
+    if len(kernels) == 1:  # no maps in between: little memory, and outside of a loop XLA uses all cores
+        return jax.vmap(lambda p, s: _one_group(p, (s,), kernels, [], features, size))(pooled, switches[0])
     groups = max(1, -(-n // group))
     group = -(-n // groups)
     grouped = jnp.resize(features, (groups, group))  # repeats some to fill up
@@ -163,8 +163,8 @@ def _one_group(pooled, switches, kernels, transformed, features, size):
     sizes = [size] + [s.shape[:2] for s in switches]  # sizes[l]: after pooling l
     depth, n = len(kernels), features.shape[0]
 
-    def take(x):
-        return jnp.moveaxis(jnp.take(x, features, axis=-1), -1, 0)
+    def take(x):  # by itself: within other arithmetic the transposition is made value by value
+        return barrier(jnp.moveaxis(jnp.take(x, features, axis=-1), -1, 0))
 
     live = _unpool_single(take(pooled), take(switches[-1]), sizes[depth - 1])
     kernel = take(kernels[-1])  # (n, 3, 3, C_in)

@@ -120,11 +120,13 @@ def test_inputs_too_small_for_a_layer_are_refused():
 
 
 @pytest.mark.parametrize("size", [(9, 13), (16, 10), (3, 3)])
-def test_the_own_gradient_of_3x3_convolutions_equals_xlas(rng, size):
-    x, seed = (rng.standard_normal((2, *size, 16)).astype(np.float32) for _ in range(2))
-    kernel = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
+@pytest.mark.parametrize("shape", [(3, 3, 16, 16), (3, 3, 1, 8), (2, 4, 1, 3)])
+def test_the_own_rules_of_convolutions_equal_xlas(rng, size, shape):
+    x = rng.standard_normal((2, *size, shape[2])).astype(np.float32)
+    seed = rng.standard_normal((2, *size, shape[3])).astype(np.float32)
+    kernel = rng.standard_normal(shape).astype(np.float32)
     y, back = jax.vjp(layers.convolve, x, kernel)
     want_y, want_back = jax.vjp(lambda x, k: layers._convolve(x, k, "SAME"), x, kernel)
-    np.testing.assert_array_equal(y, want_y)
+    np.testing.assert_allclose(y, want_y, atol=1e-6 * np.abs(want_y).max())
     for got, want in zip(back(seed), want_back(seed), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from deconv_jax.corpus.tracks import index_folder, load_clips, split
+from deconv_jax.corpus.tracks import index_folder, load_clips, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd
 
@@ -29,6 +29,21 @@ def test_songs_are_split_whole_and_in_proportion(tmp_path):
     assert counts == {"train": [16, 32], "validation": [2, 4], "test": [2, 4]}
     assert split(tracks, (0.825, 0.0875, 0.0875), seed=0) == parts
     assert split(tracks, (0.825, 0.0875, 0.0875), seed=1) != parts
+
+
+def test_shuffled_labels_are_dealt_out_by_song_and_spare_the_test_part(tmp_path):
+    make(tmp_path, {"rock": 20, "jazz": 40})
+    parts = split(index_folder(tmp_path), (0.6, 0.2, 0.2), seed=0)
+    shuffled = shuffle_labels(parts, seed=0)
+    assert shuffled["test"] == parts["test"]
+    for part in ("train", "validation"):
+        before, after = parts[part], shuffled[part]
+        assert [t.path for t in after] == [t.path for t in before]
+        assert sorted(t.label for t in after) == sorted(t.label for t in before)
+        assert any(a.label != b.label for a, b in zip(after, before, strict=True))
+    assert shuffle_labels(parts, seed=0) == shuffled
+    assert shuffle_labels(parts, seed=1) != shuffled
+    assert parts == split(index_folder(tmp_path), (0.6, 0.2, 0.2), seed=0)
 
 
 def test_clips_know_their_song_and_bad_songs_are_named(tmp_path):

@@ -150,6 +150,29 @@ def test_another_config_in_the_same_workdir_is_refused(finished, music):
         loop.train(config(music, epochs=7), finished[0])
 
 
+def test_a_network_trained_on_shuffled_labels_learns_them_only(music, tmp_path):
+    """What a part's labels are decides what is learnt, and only config.data.shuffle_labels differs."""
+    settings = config(music, epochs=2)
+    settings["data"]["shuffle_labels"] = True
+    report = loop.train(settings, tmp_path)
+    right = report["test"]["by_clip"]["accuracy"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["train_accuracy"] < 0.9
+    assert right < 0.9
+    settings["data"]["shuffle_labels"] = False
+    with pytest.raises(InputError, match=r"config\.data\.shuffle_labels \(true there, false now\)"):
+        loop.train(settings, tmp_path)
+
+
+def test_a_run_from_before_labels_could_be_shuffled_goes_on(finished, music):
+    settings = config(music)
+    settings["data"]["shuffle_labels"] = False
+    assert loop.train(settings, finished[0]) == finished[1]
+    settings["data"]["shuffle_labels"] = True
+    with pytest.raises(InputError, match=r"shuffle_labels \(false there, true now\)"):
+        loop.train(settings, finished[0])
+
+
 def test_what_was_trained_is_found_again(finished):
     trained = workdir.load(finished[0])
     assert trained.labels == ["noise", "tone"]

@@ -1,11 +1,14 @@
-"""Makes the features of a trained network audible and visible.
+"""Makes the features of a trained network audible and visible, and writes a page to listen to them.
 
 bin/auralise                                    layer 5 of built-in excerpts, into auralised/
 bin/auralise --layer=5 song.mp3 folder/         of any sound files, and of all below a folder
 bin/auralise --layer=all --features=top:12 --offset=30 song.mp3
 bin/auralise --network=DIR --reading=mask song.mp3      a network of your own (bin/import_network)
+
+Open OUT/index.html in a browser: it needs no server and no network.
 """
 
+import dataclasses
 import sys
 
 from absl import flags
@@ -25,6 +28,14 @@ _RECTIFY = flags.DEFINE_boolean("rectify", False, "Drop the negative values of a
 _GAIN = flags.DEFINE_enum(
     "gain", "match", ["match", "peak", "none"], "match: the original's loudness. peak: its peak. none: as it comes."
 )
+_PAGE = flags.DEFINE_enum(
+    "page",
+    None,
+    ["single", "folder", "none"],
+    "The page, OUT/index.html. single: all in one file. folder: beside the folders, for much (default for "
+    "--layer=all, --duration=full and more than eight files).",
+)
+_EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
 _NETWORK = flags.DEFINE_string("network", None, "Folder of a network file, in the place of a training run.")
 _METHOD = flags.DEFINE_enum(
@@ -82,8 +93,8 @@ def _auralise(arguments: list[str]) -> int:
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
-    named = _CHECKPOINT.value or _NETWORK.value
-    folder = _WORKDIR.value or (None if named else workdir.default_workdir())
+    elsewhere = _CHECKPOINT.value or _NETWORK.value
+    folder = _WORKDIR.value or (None if elsewhere else workdir.default_workdir())
     trained = workdir.load(folder, _CHECKPOINT.value, _NETWORK.value)
     options = export.Options(
         layers=layers or list(range(1, len(trained.network.blocks) + 1)),
@@ -91,27 +102,40 @@ def _auralise(arguments: list[str]) -> int:
         reading=_READING.value,
         rectify=_RECTIFY.value,
         gain=_GAIN.value,
-        offset=(0.0 if arguments else 12.0) if _OFFSET.value is None else _OFFSET.value,
         duration=duration,
         method=_METHOD.value,
         norm_back=_NORM_BACK.value,
     )
     export.check(trained, options)
+    built_in, named = [], []
     try:
-        cache = _CACHE_DIR.value or builtin.default_cache_dir()
-        paths = audio.find(arguments) if arguments else builtin.excerpts(cache)
+        if _EXCERPTS.value or not arguments:
+            built_in = builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
+        named = audio.find(arguments)
     except OSError as error:
         raise InputError(f"--cache_dir: {error.strerror}") from None
-    if not paths:
+    paths = [*built_in, *named]
+    if arguments and not named:
         raise InputError(
             f"{', '.join(map(audio.shown, arguments))}: holds no sound files; name a file or another folder"
         )
-    made, failed = export.export(trained, paths, _OUT.value, options)
-    for clip in made:
+    much = layers is None or duration is None or len(paths) > 8
+    options = dataclasses.replace(options, page=_PAGE.value or ("folder" if much else "single"))
+    offsets = [_OFFSET.value or 0.0] * len(paths)
+    if _OFFSET.value is None:
+        offsets[: len(built_in)] = [12.0] * len(built_in)
+    made = export.export(trained, paths, _OUT.value, options, offsets)
+    for clip in made.folders:
         print(clip.absolute())
-    if failed:
-        print(f"{len(failed)} of {len(paths)} file(s) could not be used:", *failed, sep="\n  ", file=sys.stderr)
-    return 1 if failed else 0
+    if made.page:
+        about = "all in one file" if options.page == "single" else "keep it beside its folders"
+        print(f"The page to look and listen, {made.page.stat().st_size / 1e6:.1f} MB, {about}:")
+        print(made.page.absolute())
+    if made.failed:
+        print(
+            f"{len(made.failed)} of {len(paths)} file(s) could not be used:", *made.failed, sep="\n  ", file=sys.stderr
+        )
+    return 1 if made.failed else 0
 
 
 def main() -> int:

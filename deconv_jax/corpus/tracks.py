@@ -92,6 +92,26 @@ def split(tracks: list[Track], fractions, seed: int) -> dict[str, list[Track]]:
     return parts
 
 
+def shuffle_labels(parts: dict[str, list[Track]], seed: int) -> dict[str, list[Track]]:
+    """Deals the labels out anew among the songs of the training part, and of the validation part: a null.
+
+    A network trained on them can learn nothing about genres (the data randomisation test of Adebayo et al. 2018,
+    section 4). Every clip of a song gets the song's new label; there are as many songs of each label as before. The
+    test part keeps its labels, so that the report shows that nothing was learnt.
+
+    Args:
+      parts: of `split`.
+      seed: of the permutation.
+    """
+    shuffled = dict(parts)
+    for number, part in enumerate(("train", "validation")):
+        tracks = parts[part]
+        order = np.random.Generator(np.random.PCG64([seed, number, 1])).permutation(len(tracks))
+        labels = [tracks[i].label for i in order]
+        shuffled[part] = [dataclasses.replace(t, label=label) for t, label in zip(tracks, labels, strict=True)]
+    return shuffled
+
+
 @dataclasses.dataclass(frozen=True)
 class Clips:
     """Clips of the songs of one part.

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from deconv_jax import audio, pictures, runtime
 from deconv_jax.corpus import builtin
-from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, split
+from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, shuffle_labels, split
 from deconv_jax.errors import InputError
-from deconv_jax.network import Block, Dense, Network, layer_sizes
+from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
 from deconv_jax.network_file import save_network
 from deconv_jax.spectrogram import FrontEnd, analyse
 from deconv_jax.training import evaluation
@@ -73,6 +73,8 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
             "restore them, or name another --workdir"
         )
     wd.write_json(workdir / "corpus.json", corpus)
+    if config["data"].get("shuffle_labels"):
+        parts = shuffle_labels(parts, config["seed"])
     clips, skipped = load_clips(parts, labels, front_end, config["data"]["clips_per_song"])
     for name, reason in skipped:
         logging.warning("skipped %s: %s", name, reason)
@@ -136,6 +138,8 @@ def _claim(workdir: Path, config: dict) -> None:
         wd.write_json(path, config)
         return
     there = wd.read_json(path, "run")
+    if "shuffle_labels" in config["data"]:
+        there["data"].setdefault("shuffle_labels", False)  # a run from before there was this setting goes on
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
@@ -240,8 +244,7 @@ def _initial_state(network: Network, optimiser, front_end: FrontEnd, clips: Clip
         scale = np.maximum(magnitude.std(axis=(0, 2)), 1e-3)[:, None]
     else:
         mean, scale = np.zeros((1, 1)), np.sqrt(np.mean(magnitude**2)).reshape(1, 1)
-    blank = jnp.zeros((front_end.bins, front_end.clip_frames))
-    params = jax.jit(network.init)(jax.random.key(seed), blank)["params"]
+    params = initial_variables(network, (front_end.bins, front_end.clip_frames), seed)["params"]
     return {
         "params": params,
         "input": {"mean": jnp.asarray(mean, jnp.float32), "scale": jnp.asarray(scale, jnp.float32)},

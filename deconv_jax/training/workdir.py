@@ -40,7 +40,7 @@ def write_json(path: Path, value) -> None:
 
 
 def plain(value):
-    """A value as JSON knows it: names as text, arrays as lists, NaN as null."""
+    """A value as JSON can hold it: arrays as lists, paths as text, NaN and infinity as None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,0 +1,73 @@
+"""What all experiments share: the folder they write into, tables, and the network before its training."""
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deconv_jax import audio, export
+from deconv_jax.errors import InputError
+from deconv_jax.spectrogram import FrontEnd, stft
+from deconv_jax.training.workdir import Trained
+from deconv_jax.untrained import twin
+
+
+@contextlib.contextmanager
+def folder_for(out) -> Iterator[Path]:
+    """Makes the folder; an InputError names it if it cannot be written, now or while the body runs."""
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+    except OSError as error:
+        raise InputError(
+            f"--out={audio.shown(out)}: cannot be written ({error.strerror or error}); "
+            "free some space or name another folder"
+        ) from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with audio.replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Writes rows that share their keys; floats with seven digits."""
+    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
+
+
+def made_with(trained: Trained) -> dict:
+    """Enough to make a result again: checkpoint, settings of its training, versions."""
+    return {
+        "checkpoint": str(trained.checkpoint),
+        "training": trained.about["config"],
+        "versions": export.versions(),
+    }
+
+
+def seed(trained: Trained) -> int:
+    """That of the training; `untrained` with it is the network before its training."""
+    return int(trained.about["config"].get("seed", 0))
+
+
+def untrained(trained: Trained, seed: int) -> dict:
+    """The network's weights as a training with this seed begins, and the trained network's own input scale."""
+    front = trained.front_end
+    return twin(trained.network, trained.variables, (front.bins, front.clip_frames), seed)
+
+
+def magnitudes(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
+    """(clips, samples) → (clips, freq, time)."""
+    transform = jax.jit(lambda w: jnp.abs(stft(w, front.n_fft, front.hop)))
+    padded = np.pad(waveforms, ((0, -len(waveforms) % batch), (0, 0)))
+    rows = [np.asarray(transform(padded[i : i + batch])) for i in range(0, len(padded), batch)]
+    return np.concatenate(rows)[: len(waveforms)]

@@ -1,0 +1,128 @@
+"""Figures 3 and 5 to 8: chosen features of a layer for several excerpts, trained and before training."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from deconv_jax import audio, deconvolution, features, invariance
+from deconv_jax.errors import InputError
+from deconv_jax.experiments import figures, output
+from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes, write_csv
+from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.training.workdir import Trained, write_json
+
+log = logging.getLogger(__name__)
+
+MOST_EXCERPTS = 8
+"""Columns that a sheet of features has room for."""
+
+
+def feature_sheets(
+    trained: Trained,
+    paths: Sequence[Path],
+    out: Path,
+    layers: Sequence[int],
+    chosen: Sequence[int] | None = None,
+    offset: float = 0.0,
+    count: int = 4,
+) -> list[str]:
+    """Writes features_layerN.png for every layer, features.csv and features.json.
+
+    Args:
+      trained: the network.
+      paths: sound files, at most `MOST_EXCERPTS`; those that cannot be used are left out.
+      layers: 1-based.
+      chosen: features; if left out, `count` of the most active and most distinct of each layer.
+      offset: seconds to skip in every file.
+      count: features to choose.
+
+    Returns:
+      One line for every file that could not be used.
+
+    Raises:
+      InputError: too many files, or none can be used.
+    """
+    if len(paths) > MOST_EXCERPTS:
+        raise InputError(f"{len(paths)} sound files are named: a sheet has room for {MOST_EXCERPTS}; name fewer")
+    front = trained.front_end
+    for layer in layers:
+        deconvolution.check_features(trained.network.blocks, layer, chosen)
+    names, waveforms, failed = _read(paths, front, offset)
+    magnitudes = output.magnitudes(waveforms, front)
+    before = untrained(trained, seed(trained))
+    rows: list[dict] = []
+    for layer in tqdm(layers, desc="features", unit="layer"):
+        numbers = list(chosen) if chosen else _choose(trained, magnitudes, layer, count).tolist()
+        if not numbers:
+            log.warning("layer %d: no feature is activated by these excerpts; its sheet is left out", layer)
+            continue
+        after, start = [], []
+        for name, magnitude in zip(names, magnitudes, strict=True):
+            found = deconvolution.sweep(trained.network, trained.variables, magnitude, layer, numbers)
+            images, maps = (np.asarray(array) for array in found)
+            initial = np.asarray(deconvolution.deconvolve(trained.network, before, magnitude, layer, numbers))
+            after.append(images)
+            start.append(initial)
+            measures = features.measure(images, maps, front.frequencies())
+            about = {"layer": layer, "excerpt": name}
+            rows += [
+                about | _row(number, measures, index, images[index], initial[index], magnitude)
+                for index, number in enumerate(numbers)
+            ]
+        title = f"Layer {layer}: what {len(numbers)} features responded to"
+        sheet = figures.feature_sheet(
+            names, list(magnitudes), after, start, numbers, front.frequencies(), front.clip_seconds, title
+        )
+        write_bytes(out / f"features_layer{layer}.png", sheet)
+    if rows:
+        write_csv(out / "features.csv", rows)
+        rule = "as asked" if chosen else "the strongest quarter of a layer, of these the most unlike each other"
+        about = {"choice": rule, "files": [audio.shown(p) for p in paths], "offset": offset, "failed": failed}
+        write_json(out / "features.json", about | {"features": rows} | made_with(trained))
+    return failed
+
+
+def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[str], np.ndarray, list[str]]:
+    """Names and waveforms (clips, samples) of the files that can be used, and a line for each that cannot."""
+    names, waveforms, failed = [], [], []
+    for path in paths:
+        try:
+            waveform = audio.read(path, front.sample_rate, offset, front.clip_seconds)
+            if not np.any(waveform):
+                raise InputError(f"{audio.shown(path)}: is silent there; choose a part with sound by --offset")
+        except InputError as error:
+            failed.append(str(error))
+            continue
+        waveforms.append(audio.cut(waveform, 0, front.clip_samples))
+        names.append(audio.shown(path.stem))
+    if not names:
+        raise InputError(f"no sound file could be used; first reason: {failed[0]}")
+    return names, np.stack(waveforms), failed
+
+
+def _row(number: int, measures: features.Measures, index: int, image, initial, magnitude) -> dict:
+    """One feature and excerpt, with how much of its image was there before training, and in the input itself."""
+    alike = invariance.correlation_matrix(np.stack([image, initial, magnitude]))
+    return {
+        "feature": number,
+        "active_fraction": measures.active[index],
+        "energy": measures.energy[index],
+        "centroid_hz": measures.centroid[index],
+        "correlation_with_before_training": float(alike[0, 1]),
+        "correlation_with_input": float(alike[0, 2]),
+        "correlation_of_before_training_with_input": float(alike[1, 2]),
+    }
+
+
+def _choose(trained: Trained, magnitudes: np.ndarray, layer: int, count: int) -> np.ndarray:
+    """The most active and most distinct features over all excerpts, each excerpt counting alike."""
+    shares, alike = [], []
+    for magnitude in magnitudes:
+        images = np.asarray(deconvolution.deconvolve(trained.network, trained.variables, magnitude, layer))
+        energy = np.sum(images**2, axis=(1, 2), dtype=np.float64)
+        shares.append(energy / (energy.sum() or 1.0))
+        alike.append(np.nan_to_num(invariance.correlation_matrix(images)))
+    return features.distinct(np.mean(shares, axis=0), np.mean(alike, axis=0), count)

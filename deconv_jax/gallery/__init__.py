@@ -1,0 +1,300 @@
+"""The listening page: everything that was made of the clips → one HTML page that opens by double-click.
+
+While a clip is explained, its pictures, sounds and numbers go to files of its own (`Files`); `write` puts the page
+together at the end, file by file, so memory does not grow with the clips. The page asks the network for nothing:
+with `single` everything is inside; with `folder` it loads what is seen from the clips' folders beside it, sounds as
+scripts, because browsers let a page that was opened from a file fetch nothing else.
+"""
+
+import base64
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from deconv_jax import __version__, audio, pictures, untrained
+from deconv_jax.errors import InputError
+from deconv_jax.receptive_field import extents
+from deconv_jax.training.workdir import Trained, plain
+
+MODES = ("single", "folder", "none")
+
+_MARK = '<meta name="generator" content="deconv_jax auralise">'
+_NAMES = {
+    "majority": "always the same genre",
+    "mean log-mel": "linear model on mean log-mel spectra",
+    "log-mel mean and deviation": "the same with deviations",
+}
+_KINDS = {".png": "image/png", ".flac": "audio/flac", ".json": "application/json"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Where one clip's part of the page is written.
+
+    Attributes:
+      root: folder for the files: pictures, sounds and `clip.json`.
+      address: how the page calls it, percent-encoded, such as "bach/page".
+      scripts: write sounds as scripts that hand them to the page, as folder mode needs them.
+    """
+
+    root: Path
+    address: str
+    scripts: bool
+
+    def picture(self, name: str, image: np.ndarray) -> None:
+        """Writes `pictures.level_picture` of an image (freq, time)."""
+        self._place(f"{name}.png").write_bytes(pictures.level_picture(image))
+
+    def sound(self, name: str, waveform: np.ndarray, sample_rate: int) -> None:
+        """Writes a waveform of at most full scale as 16-bit FLAC: small, and exactly as long as it is."""
+        buffer = io.BytesIO()
+        soundfile.write(buffer, waveform, sample_rate, format="FLAC", subtype="PCM_16")
+        if self.scripts:
+            text = f'deconv("{self.address}/{name}.flac", "{_base64(buffer.getvalue())}");\n'
+            self._place(f"{name}.js").write_text(text, encoding="utf-8")
+        else:
+            self._place(f"{name}.flac").write_bytes(buffer.getvalue())
+
+    def numbers(self, value: dict) -> None:
+        """Writes what the page knows of the clip."""
+        text = json.dumps(plain(_short(value)), allow_nan=False, separators=(",", ":"))
+        self._place("clip.json").write_text(text, encoding="utf-8")
+
+    def _place(self, name: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def rest(original: np.ndarray, feature: np.ndarray) -> tuple[float, float, float]:
+    """What is left of a clip without a feature: scale · (original - factor · feature).
+
+    The level of a feature's sound is arbitrary, so as much of it is taken away as leaves the least: factor =
+    ⟨original, feature⟩ / ⟨feature, feature⟩. The rest then never has more energy than the original; `scale`, at most
+    1, keeps its peak from exceeding the original's as well.
+
+    Args:
+      original, feature: waveforms, shape (samples,).
+
+    Returns:
+      factor, scale, and the share of the original's energy that is gone.
+    """
+    a, b = np.asarray(original, np.float64), np.asarray(feature, np.float64)
+    power = float(b @ b)
+    factor = float(a @ b) / power if power > 0 else 0.0
+    peak, left = float(np.abs(a).max(initial=0)), float(np.abs(a - factor * b).max(initial=0))
+    energy = float(a @ a)
+    return factor, min(1.0, peak / left) if left > 0 else 1.0, factor * float(a @ b) / energy if energy > 0 else 0.0
+
+
+def check_place(out: Path) -> None:
+    """Looks whether the page may be written there.
+
+    Raises:
+      InputError: an `index.html` that is none of ours is there already.
+    """
+    path = out / "index.html"
+    if not path.exists():
+        return
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            ours = _MARK in handle.read(2000)
+    except OSError:
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{audio.shown(path)}: is there already and was not made by auralise; "
+            "name another --out, or use --page=none"
+        )
+
+
+def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Path:
+    """Puts the page together, whole or not at all.
+
+    Args:
+      out: folder of `index.html`.
+      trained: the network.
+      clips: what was written of each clip; it must lie below `out` in folder mode.
+      mode: "single" or "folder".
+
+    Returns:
+      Path of the page.
+    """
+    environment = Environment(
+        loader=PackageLoader("deconv_jax", "gallery"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = (resources.files(__name__).joinpath(n).read_text("utf-8") for n in ("page.css", "page.js"))
+    names = [json.loads((clip.root / "clip.json").read_text("utf-8"))["name"] for clip in clips]
+    every = [path for clip in clips for path in _files(clip.root)]
+    beside = sum(path.stat().st_size for path in every) if mode == "folder" else 0
+    sources = " 'self' file:" if mode == "folder" else ""
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{_digest(script)}'{sources}; style-src 'sha256-{_digest(style)}'; "
+        f"img-src data:{sources}; base-uri 'none'; form-action 'none'"
+    )
+    template = environment.get_template("page.html.j2")
+    known = {
+        "mark": Markup(_MARK),
+        "policy": policy,
+        "style": Markup(style),
+        "script": Markup(script),
+        "version": __version__,
+        "names": names,
+        "mode": mode,
+        "beside": _size(beside),
+        "count": f"{len(every):,}",
+        "network": _network(trained),
+        "about": _about(trained),
+        "scores": _scores(trained.about.get("report")),
+        "addresses": [clip.address for clip in clips],
+    }
+    size = len(template.render(known, size="", blocks=[]).encode())
+    size += sum(len(block["name"]) + len(block["text"]) + 60 for block in _embedded(clips, mode))
+    path = out / "index.html"
+    with audio.replacing(path) as temporary:
+        template.stream(known, size=_size(size), blocks=_embedded(clips, mode)).dump(str(temporary), encoding="utf-8")
+    return path
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def _embedded(clips: Sequence[Files], mode: str) -> Iterator[dict]:
+    """What goes inside the page, one file at a time: its address, its type, and its text."""
+    for clip in clips:
+        for path in _files(clip.root):
+            name = f"{clip.address}/{path.relative_to(clip.root).as_posix()}"
+            if path.suffix == ".json":
+                # Within a script element only "<" could end it; JSON may write it as an escape.
+                text = path.read_text("utf-8").replace("<", "\\u003c")
+            elif mode == "single":
+                text = _base64(path.read_bytes())
+            else:
+                continue
+            yield {"name": name, "kind": _KINDS[path.suffix], "text": Markup(text)}
+
+
+def _network(trained: Trained) -> dict:
+    """What the page's script knows of the network."""
+    blocks, front = trained.network.blocks, trained.front_end
+    layers = {}
+    for block, extent in zip(blocks, extents(blocks, front), strict=True):
+        layers[extent.layer] = {
+            "maps": block.maps,
+            "kernel": list(block.kernel),
+            "printed": (extent.rule_ms / 1000, extent.rule_hz),
+            "true": (extent.true_ms / 1000, extent.true_hz),
+        }
+    kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"], np.float64)
+    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0)
+    weights = hashlib.sha256()
+    for number in range(1, len(blocks) + 1):
+        weights.update(np.ascontiguousarray(trained.variables["params"][f"conv{number}"]["kernel"]).tobytes())
+    return plain(
+        {
+            "id": weights.hexdigest()[:16],
+            "rate": front.sample_rate,
+            "hop": front.hop,
+            "step": front.sample_rate / front.n_fft,
+            "bins": front.bins,
+            "labels": trained.labels,
+            "layers": layers,
+            "kernels": np.round(kernels, 5),
+            "colours": pictures.colours(),
+            "range": pictures.RANGE_DB,
+            "level": pictures.LEVEL_STEP,
+            "seed": untrained.SEEDS[0],
+        }
+    )
+
+
+def _about(trained: Trained) -> list[tuple[str, str]]:
+    """How the network was trained, as terms and their text."""
+    config, report = trained.about["config"], trained.about.get("report")
+    front, net = trained.front_end, trained.network
+    written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
+    data, train = config.get("data", {}), config.get("train", {})
+    maps = ", ".join(dict.fromkeys(str(block.maps) for block in net.blocks))
+    if len({block.maps for block in net.blocks}) > 1:
+        maps = ", ".join(str(block.maps) for block in net.blocks)
+    rows = [
+        ("Configuration", str(config.get("name", "unnamed"))),
+        ("Network", f"{len(net.blocks)} convolutional layer(s) of {maps} features"),
+        (
+            "Hears",
+            f"{'log ' if net.log else ''}magnitudes of {front.clip_seconds:g} s at {front.sample_rate:,} Hz, "
+            f"window {front.n_fft}, hop {front.hop}",
+        ),
+    ]
+    if report:
+        songs, clips = report.get("songs", {}), report.get("clips", {})
+        if songs and clips:
+            rows.append(("Trained on", f"{clips['train']:,} clips of {songs['train']:,} songs"))
+    if data:
+        rows.append(("Music", f"“{Path(data['root']).name}”" if data.get("root") else "composed by rule, built in"))
+    if train:
+        steps = f", {report['best_step']:,} steps" if report and "best_step" in report else ""
+        rows.append(
+            (
+                "Training",
+                f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}",
+            )
+        )
+    rows.append(("Weights written", f"{written:%-d %B %Y, %H:%M} UTC"))
+    return rows
+
+
+def _scores(report: dict | None) -> list[dict]:
+    """Accuracy of the network and of its baselines on songs that it never heard; empty without a report."""
+    if not report or "test" not in report:
+        return []
+    results = {"this network": report["test"], **report.get("baselines", {})}
+    return [
+        {
+            "name": _NAMES.get(name, name),
+            "clip": result["by_clip"]["accuracy"],
+            "song": result["by_song"]["accuracy"],
+            "clips": result["by_clip"]["n"],
+            "songs": result["by_song"]["n"],
+            "own": name == "this network",
+        }
+        for name, result in results.items()
+    ]
+
+
+def _short(value):
+    """Numbers with five digits: enough to read, half as long."""
+    if isinstance(value, dict):
+        return {k: _short(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

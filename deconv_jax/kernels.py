@@ -1,0 +1,75 @@
+"""What first-layer kernels are: onset detectors, harmonic detectors, low-pass filters, or neither (paper, Figure 4).
+
+First-layer kernels see the spectrogram itself, so their numbers can be read without any sound. The paper reads two
+of them by eye; here every one is split into four parts that are orthogonal, so that its energy divides among them.
+"""
+
+import dataclasses
+
+import numpy as np
+
+LABELS = ("onset", "harmonic", "low-pass", "mixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Measures of the kernels of a first layer; the first axis of every array is the feature.
+
+    A kernel is its mean, plus what varies along time alone, plus what varies along frequency alone, plus the rest
+    (the two-way decomposition of the analysis of variance). The four are orthogonal: their energies add up.
+
+    Attributes:
+      weights: shape (features, freq, time).
+      along_time: column profile, the sum over frequency, shape (features, time).
+      along_frequency: row profile, the sum over time, shape (features, freq).
+      shares: of the kernel's energy in the order of `LABELS`, shape (features, 4), adding up to 1 (all 0 for a kernel
+        of zeros). onset: varies along time alone, a high-pass along time that vertical lines excite. harmonic: varies
+        along frequency alone, a high-pass along frequency that horizontal lines excite. low-pass: the mean.
+        mixed: corners, diagonals and everything else.
+      labels: name of the largest share, shape (features,).
+    """
+
+    weights: np.ndarray
+    along_time: np.ndarray
+    along_frequency: np.ndarray
+    shares: np.ndarray
+    labels: np.ndarray
+
+
+def measure(kernel: np.ndarray) -> Kernels:
+    """Measures first-layer kernels.
+
+    Args:
+      kernel: as in `variables["params"]["conv1"]["kernel"]`, shape (freq, time, 1, features).
+    """
+    weights = np.moveaxis(np.asarray(kernel, np.float64)[:, :, 0], -1, 0)
+    cells = weights[0].size
+    mean = weights.mean(axis=(1, 2), keepdims=True)
+    time = weights.mean(axis=1, keepdims=True) - mean
+    frequency = weights.mean(axis=2, keepdims=True) - mean
+    rest = weights - mean - time - frequency
+    parts = [np.sum(np.broadcast_to(p, weights.shape) ** 2, axis=(1, 2)) for p in (time, frequency, mean, rest)]
+    energy = np.sum(weights**2, axis=(1, 2))
+    shares = np.stack(parts, axis=1) / np.where(energy > 0, energy, 1)[:, None]
+    # Rounding leaves the mean of a kernel without one at 1e-17; it is no share of anything.
+    shares[shares < cells * np.finfo(np.float64).eps] = 0
+    labels = np.asarray(LABELS)[shares.argmax(axis=1)]
+    return Kernels(weights, weights.sum(axis=1), weights.sum(axis=2), shares, labels)
+
+
+def chance(size: tuple[int, int], features: int, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """How many of so many *random* kernels get each label: what a count of labels is to be compared with.
+
+    Args:
+      size: (freq, time) of the kernels.
+      features: kernels in a layer.
+      draws: random layers.
+      seed: of the random numbers.
+
+    Returns:
+      Counts in the order of `LABELS`, shape (draws, 4), for weights drawn uniformly about zero, as `Network` draws
+      its first weights (Glorot & Bengio 2010). Labels do not depend on the scale.
+    """
+    random = np.random.default_rng(seed).uniform(-1, 1, (*size, 1, draws * features))
+    labels = measure(random).labels.reshape(draws, features)
+    return np.stack([np.sum(labels == label, axis=1) for label in LABELS], axis=1)

@@ -1,0 +1,326 @@
+"""Tables, figures and claims: measures of planted cases, and the command as a user types it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from test_commands import command, fails, run  # noqa: F401  # the tiny network is a fixture
+
+from deconv_jax import features, kernels, receptive_field, stimuli
+from deconv_jax.errors import InputError
+from deconv_jax.experiments import claims, figures, signals
+from deconv_jax.invariance import Average
+from deconv_jax.network import Block, paper_network
+from deconv_jax.receptive_field import PRINTED
+from deconv_jax.spectrogram import FrontEnd
+
+RATE = 11025
+
+
+# --- Table 1 and Figure 4 -------------------------------------------------------------------
+
+
+def test_table_1_is_the_papers_but_for_the_number_its_rule_does_not_give():
+    found = receptive_field.extents(paper_network().blocks, FrontEnd())
+    for extent, (ms, hz) in zip(found, PRINTED, strict=True):
+        assert extent.rule_ms == pytest.approx(ms, abs=1)  # the paper rounds 1137.8 down
+        if extent.layer == 5:
+            assert (round(extent.rule_hz), hz) == (1055, 1270)
+        else:
+            assert round(extent.rule_hz) == hz
+    assert [(e.true_frames, e.true_bins) for e in found] == [(n, n) for n in (3, 8, 18, 38, 78)]
+    assert [round(e.true_ms) for e in found] == [93, 209, 441, 906, 1834]
+    assert receptive_field.is_the_papers(paper_network(maps=8).blocks, FrontEnd())
+    assert not receptive_field.is_the_papers(paper_network().blocks, FrontEnd(hop=128))
+
+
+def test_extents_of_another_network():
+    """Frequency and time of their own, and overlapping pools; reckoned by hand."""
+    blocks = (Block(kernel=(5, 3), pool=(3, 3), stride=(2, 3)), Block(kernel=(3, 3), pool=(2, 2)))
+    first, second = receptive_field.extents(blocks, FrontEnd(sample_rate=1000, n_fft=100, hop=50))
+    assert (first.true_bins, first.true_frames, first.rule_bins, first.rule_frames) == (5, 3, 5, 3)
+    assert (second.rule_bins, second.rule_frames) == (6, 9)
+    # A pooled cell sees 5 + 2 bins and 3 + 2 frames; its neighbours lie 2 bins and 3 frames further.
+    assert (second.true_bins, second.true_frames) == (7 + 2 * 2, 5 + 2 * 3)
+    assert second.rule_ms == pytest.approx(8 * 50 + 100)
+    assert second.rule_hz == pytest.approx(7 * 10)
+
+
+def test_kernels_are_labelled_by_what_they_do():
+    along_time = np.tile([-1.0, 0, 1], (3, 1))
+    planted = [along_time, along_time.T, np.full((3, 3), 0.2), [[1, 0, -1], [0, 0, 0], [-1, 0, 1]], np.zeros((3, 3))]
+    found = kernels.measure(np.moveaxis(np.array(planted), 0, -1)[:, :, None])
+    assert found.labels[:4].tolist() == ["onset", "harmonic", "low-pass", "mixed"]
+    np.testing.assert_allclose(found.shares, [*np.eye(4), np.zeros(4)], atol=1e-12)
+    np.testing.assert_allclose(found.along_time[0], [-3, 0, 3])
+    np.testing.assert_allclose(found.along_frequency[1], [-3, 0, 3])
+
+
+def test_kernel_shares_divide_the_energy_and_chance_follows_the_degrees_of_freedom(rng):
+    found = kernels.measure(rng.normal(size=(3, 3, 1, 4000)))
+    np.testing.assert_allclose(found.shares.sum(axis=1), 1)
+    np.testing.assert_allclose(found.shares.mean(axis=0), [2 / 9, 2 / 9, 1 / 9, 4 / 9], atol=0.01)
+    counts = kernels.chance((3, 3), 64, draws=50)
+    assert counts.shape == (50, 4)
+    assert (counts.sum(axis=1) == 64).all()
+    assert counts[:, 3].mean() > counts[:, 0].mean() > counts[:, 2].mean()
+
+
+def test_distinct_features_are_strong_and_unlike():
+    activity = np.array([0.0, 5.0, 4.9, 3.0, 2.0, 0.1])
+    correlation = np.eye(6)
+    correlation[1, 2] = correlation[2, 1] = 0.99
+    correlation[1, 4] = correlation[4, 1] = -0.5
+    # Candidates are the strongest quarter, at least `count`: 1, 2 and 3 here; 3 is least like 1, then 2 is left.
+    assert features.distinct(activity, correlation, 3).tolist() == [1, 3, 2]
+    assert features.distinct(activity, correlation, 4).tolist()[:3] == [1, 3, 4]
+    assert features.distinct(activity, correlation, 9).tolist() == [1, 3, 5, 4, 2]  # 0 is inactive
+    assert features.distinct(np.zeros(4), np.full((4, 4), np.nan), 2).tolist() == []
+
+
+# --- signals --------------------------------------------------------------------------------
+
+
+def test_model_signals_are_written_once_and_read_back(tmp_path):
+    some = stimuli.factorial(stimuli.INSTRUMENTS[:1], stimuli.CHORDS[:2], stimuli.KEYS[:2])
+    folder = tmp_path / "signals"
+    signals.write_stimuli(folder, some, RATE)
+    names = sorted(p.name for p in folder.glob("*.wav"))
+    assert names[0] == "000_pure-sine_intervals_Eb2.wav"
+    before = (folder / names[0]).stat().st_mtime_ns
+    signals.write_stimuli(folder, some, RATE)
+    assert (folder / names[0]).stat().st_mtime_ns == before
+    sounds, failed = signals.read(folder, RATE, 2.0)
+    assert not failed
+    assert sounds.attributes == [s.attributes for s in some]
+    assert sounds.waveforms.shape == (4, 2 * RATE)
+    np.testing.assert_allclose(sounds.waveforms[0], stimuli.synthesise(some[0])[: 2 * RATE], atol=1e-7)
+    with (folder / "hits.csv").open() as handle:
+        hits = list(csv.DictReader(handle))
+    assert len(hits) == 2 * (12 + 6)
+    assert hits[1]["midi"] == "51 53"
+    signals.write_stimuli(folder, some[:2], RATE)  # another recipe takes its place
+    assert len(list(folder.glob("*.wav"))) == 2
+    _, failed = signals.read(folder, RATE, 4.0)
+    assert failed == []
+    (folder / "recipe.json").unlink()
+    with pytest.raises(InputError, match="holds no model signals"):
+        signals.write_stimuli(folder, some, RATE)
+
+
+def test_signals_that_are_too_short_are_left_out_and_named(tmp_path):
+    some = stimuli.factorial(stimuli.INSTRUMENTS[:1], stimuli.CHORDS[:2], stimuli.KEYS[:2])
+    signals.write_stimuli(tmp_path / "signals", some, RATE)
+    sounds, failed = signals.read(tmp_path / "signals", RATE, 4.0)
+    assert [a["chord"] for a in sounds.attributes] == ["intervals"] * 2
+    assert len(failed) == 2
+    assert "lasts 2.00 s, less than the 4 s" in failed[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist"),
+        ("name,key\na.wav,1\n", "column file"),
+        ("file\na.wav\n", "column for each attribute"),
+        ("file,key,key\na.wav,1,2\n", "columns"),
+        ("file,key\na.wav\n", "row 2"),
+        ("file,key\na.wav,1,2\n", "row 2"),
+        ("file,key\nnone.wav,1\nnone.wav,2\n", "0 signal.* at least 2 .*none.wav"),
+        (b"file,key\n\xff\xfe,1\n", "no readable table"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "signals.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=f"signals.csv.*{message}"):
+        signals.read(tmp_path, RATE, 1.0)
+
+
+# --- claims ---------------------------------------------------------------------------------
+
+
+def planted(means, spread=0.01):
+    """(layer, attribute) → estimate with independent draws about each mean."""
+    rng = np.random.default_rng(0)
+    return {cell: claims.Estimate(mean, rng.normal(mean, spread, 500)) for cell, mean in means.items()}
+
+
+def papers_result():
+    names, first, last = ("key", "chord", "instrument"), (0.5, 0.3, 0.2), (0.65, 0.6, 0.57)
+    return {(layer, n): m for layer, row in ((1, first), (5, last)) for n, m in zip(names, row, strict=True)}
+
+
+def verdicts(cells):
+    return {c.text: claims.judge(c, cells)["verdict"] for c in claims.claims(["instrument", "chord", "key"], [1, 5])}
+
+
+def test_the_papers_own_result_makes_every_claim_hold_and_its_opposite_none():
+    found = verdicts(planted(papers_result(), 0.002))
+    assert len(found) == 6
+    assert set(found.values()) == {"holds"}
+    opposite = {cell: 1 - mean for cell, mean in papers_result().items()}
+    found = verdicts(planted(opposite, 0.002))
+    assert found.pop("all three are similar (within 0.1) in layer 5") == "holds"
+    assert set(found.values()) == {"does not hold"}
+    assert set(verdicts(planted(papers_result(), 1.0)).values()) == {"undecided"}
+    apart = papers_result() | {(5, "key"): 0.9}
+    assert verdicts(planted(apart, 0.002))["all three are similar (within 0.1) in layer 5"] == "does not hold"
+
+
+def test_claims_are_decided_for_the_input_where_it_has_an_answer():
+    one = {
+        name: claims.Estimate(0.1 * n, np.full(10, 0.1 * n)) for n, name in enumerate(("instrument", "chord", "key"))
+    }
+    cells = {(layer, name): one[name] for layer in (1, 5) for name in one}
+    found = {c.text: claims.judge(c, cells) for c in claims.claims(list(one), [1, 5])}
+    assert found["key matters least in every layer"]["verdict"] == "holds"
+    assert found["layer 5 is more robust to chord than layer 1"] is None
+    everything = [c.text for c in claims.claims(["player", "take"], [1, 2])]
+    assert everything == [
+        "layer 2 is more robust to player than layer 1",
+        "layer 2 is more robust to take than layer 1",
+        "all attributes are similar (within 0.1) in layer 2",
+    ]
+    assert claims.claims(["player"], [3]) == []
+
+
+def test_words_say_what_a_control_shows_as_well():
+    cells = planted(papers_result(), 0.002)
+    flat = planted(dict.fromkeys(papers_result(), 0.5), 0.002)
+    judged = []
+    for claim in claims.claims(["instrument", "chord", "key"], [1, 5]):
+        found = {"trained": claims.judge(claim, cells), "random": claims.judge(claim, flat)}
+        judged.append({"claim": claim.text, "networks": found})
+    words = claims.in_words(judged, "trained", ["random"])
+    assert words[0].startswith("Of 6 claims, 6 hold for the trained network, 0 do not, and 0 cannot be decided.")
+    assert "1 hold for a control as well" in words[0]  # that all three are similar
+    assert len(words) == 7
+    change = claims.change_beside(cells, flat, ["key", "chord"], [1, 5])
+    assert change[1]["here"] == pytest.approx(0.3)
+    assert change[1]["there"] == pytest.approx(0)
+    assert change[1]["low"] < 0.3 < change[1]["high"]
+
+
+def test_the_sheet_shows_networks_that_never_had_a_value():
+    cells = {(layer, name): Average(np.nan, np.nan, 0, 4) for layer in (1, 2) for name in ("a", "b$x$")}
+    empty = dict.fromkeys(cells, (np.nan, np.nan))
+    one = figures.Series("trained", "trained", cells, empty)
+    sheet = figures.invariance_sheet([one], ["a", "b$x$"], [1, 2], "title $x$", "caption\n$y$")
+    assert sheet.startswith(b"\x89PNG")
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Six tones that differ in player and take, one file that is none, and their table."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    rows = ["file,player,take"]
+    for player, base in (("ann", 220), ("bob", 500)):
+        for take in range(3):
+            time = np.arange(RATE) / RATE
+            wave = 0.3 * np.sin(2 * np.pi * base * (1 + take) * time) * (time % 0.5) + rng.normal(0, 0.01, RATE)
+            soundfile.write(folder / f"{player}{take}.wav", wave, RATE)
+            rows.append(f"{player}{take}.wav,{player},{take}")
+    (folder / "broken.wav").write_text("no sound")
+    (folder / "signals.csv").write_text("\n".join([*rows, "broken.wav,cid,0"]))
+    return folder
+
+
+def test_the_command_makes_everything_and_goes_on_from_what_is_there(run, recordings, tmp_path):  # noqa: F811
+    songs = [recordings / "ann0.wav", recordings / "bob2.wav"]
+    flags = [f"--workdir={run}", f"--out={tmp_path}/out", f"--signals={recordings}", "--seconds=0.9"]
+    flags += ["--random_networks=2", f"--null_workdir={run}"]
+    process = command("experiments", *flags, *songs)
+    assert process.returncode == 1  # one of the recordings is none
+    assert "Traceback" not in process.stderr
+    assert "1 file(s) could not be used" in process.stderr
+    assert "broken.wav" in process.stderr
+    out = tmp_path / "out"
+    made = {p.name for p in out.iterdir()}
+    figures_made = ("table1", "figure4", "figure10")
+    assert made == {f"{f}.{end}" for f in figures_made for end in ("png", "csv", "json")} | {
+        *("figure9.png", "features.csv", "features.json", "features_layer1.png", "features_layer2.png", "correlations"),
+    }
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in out.glob("*.png"))
+    report = json.loads((out / "figure10.json").read_text())
+    assert report["pairs"] == {"player": 3, "take": 6}
+    assert report["signals"]["used"] == 6
+    assert all(sentence in process.stdout for sentence in report["sentences"])
+    with (out / "figure10.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    networks = [("trained", 2), ("null", 2), ("random 1", 2), ("random 2", 2), ("input", 1)]
+    assert len(rows) == 2 * sum(n for _, n in networks)
+    cells = {(r["network"], r["layer"], r["attribute"]): r for r in rows}
+    (path,) = (out / "correlations").glob("trained_layer1_linear_*.npz")
+    with np.load(path) as stored:
+        missing = np.isnan(stored["correlations"])
+    assert missing[2].all()  # this feature is dead: its correlations are left out and counted
+    assert not missing.all()
+    for name, columns in (("player", slice(0, 3)), ("take", slice(3, 9))):
+        row, gone = cells["trained", "1", name], missing[:, columns].sum()
+        assert (int(row["left_out"]), int(row["values"])) == (gone, 4 * int(row["pairs"]) - gone)
+    assert cells["trained", "1", "take"]["mean"] == cells["null", "1", "take"]["mean"]
+    assert cells["random 1", "2", "take"]["mean"] != cells["random 2", "2", "take"]["mean"]
+    for row in rows:
+        assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    table = json.loads((out / "features.json").read_text())["features"]
+    assert {r["excerpt"] for r in table} == {"ann0", "bob2"}
+    assert {r["layer"] for r in table} == {1, 2}
+
+    kept = {p: p.stat().st_mtime_ns for p in (out / "correlations").glob("*.npz")}
+    assert len(kept) == 8
+    damaged = sorted(kept)[0]
+    damaged.write_bytes(b"half")
+    process = command("experiments", "--experiment=invariance", *flags)
+    assert process.returncode == 1
+    after = {p: p.stat().st_mtime_ns for p in (out / "correlations").glob("*.npz")}
+    assert {p for p in kept if after[p] != kept[p]} == {damaged}
+    again = json.loads((out / "figure10.json").read_text())
+    assert again["averages"] == report["averages"]
+    assert not list(out.glob(".*"))
+
+
+def test_correlations_of_another_view_are_not_taken_for_these(run, recordings, tmp_path):  # noqa: F811
+    flags = ["--experiment=invariance", f"--workdir={run}", f"--out={tmp_path}", f"--signals={recordings}"]
+    flags += ["--seconds=0.9", "--layer=1", "--random_networks=0"]
+    means = []
+    for more in ([], ["--spectrogram=decibel"]):
+        command("experiments", *flags, *more)
+        with (tmp_path / "figure10.csv").open() as handle:
+            means.append(next(csv.DictReader(handle))["mean"])
+    assert means[0] != means[1]
+    assert len(list((tmp_path / "correlations").glob("*.npz"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        (["--experiment=figure11"], 2, ["experiment", "table1|kernels|features|invariance"]),
+        (["--experiment=table1", "song.wav"], 2, ["song.wav", "no sound files"]),
+        (["--layer=one"], 2, ["--layer=one"]),
+        (["--features=9", "x.wav"], 2, ["feature 9", "0 to"]),
+        (["--spectrogram=mel"], 2, ["spectrogram", "linear|decibel|mask"]),
+        (["--random_networks=-1"], 2, ["random_networks"]),
+        (["--experiment=table1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train"]),
+        (["--experiment=invariance", "--null_workdir=/nowhere"], 1, ["/nowhere", "bin/train"]),
+        (["--experiment=invariance", "--signals=/nowhere"], 1, ["/nowhere/signals.csv"]),
+        (["--experiment=table1", "--out=/proc/none"], 1, ["--out=/proc/none"]),
+    ],
+)
+def test_wrong_flags_and_places_end_in_one_line(run, tmp_path, flags, status, words):  # noqa: F811
+    more = [] if "--workdir" in " ".join(flags) else [f"--workdir={run}"]
+    fails(command("experiments", *more, *flags, cwd=tmp_path), status, *words)
+
+
+def test_signals_without_a_pair_are_refused(run, recordings, tmp_path):  # noqa: F811
+    folder = tmp_path / "unrelated"
+    folder.mkdir()
+    (folder / "signals.csv").write_text(f"file,a,b\n{recordings}/ann0.wav,1,1\n{recordings}/bob1.wav,2,2\n")
+    flags = ["--experiment=invariance", f"--signals={folder}", "--seconds=0.5", f"--workdir={run}", "--out=out"]
+    fails(command("experiments", *flags, cwd=tmp_path), 1, "signals.csv", "no two signals differ in one attribute")
