@@ -138,7 +138,7 @@ def sweep(
     pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
     devices = devices[: len(pieces)]
     part = network.clone(blocks=blocks)
-    used = _used(variables, layer)
+    used = used_variables(variables, layer)
     placed = [jax.device_put(used, device) for device in devices]
     chunk = min(chunk or _chunk(blocks, (bins, length)), len(chosen))
 
@@ -354,8 +354,8 @@ def _names(layer: int) -> list[str]:
     return [f"conv{l}" for l in range(1, layer + 1)]
 
 
-def _used(variables, layer: int) -> dict:
-    """The part of a network's variables that its first blocks need."""
+def used_variables(variables, layer: int) -> dict:
+    """The part of a network's variables that its first `layer` blocks, and so the images of that layer, depend on."""
     used = {"params": {name: variables["params"][name] for name in _names(layer)}}
     norms = [f"norm{l}" for l in range(1, layer + 1) if f"norm{l}" in variables["params"]]
     used["params"] |= {name: variables["params"][name] for name in norms}

@@ -27,7 +27,7 @@ class SpectrogramSheet:
         self._figure = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
         self._canvas = FigureCanvasAgg(self._figure)
         axes = self._figure.add_subplot()
-        bottom, top, ticks = _frequency_axis(frequencies)
+        bottom, top, ticks = frequency_axis(frequencies)
         self._image = axes.imshow(
             np.zeros((len(frequencies), 2)),
             origin="lower",
@@ -70,7 +70,7 @@ class SpectrogramSheet:
         return png(self._canvas)
 
 
-def _frequency_axis(frequencies: np.ndarray) -> tuple[float, float, tuple[np.ndarray, list[str]] | None]:
+def frequency_axis(frequencies: np.ndarray) -> tuple[float, float, tuple[np.ndarray, list[str]] | None]:
     """Bottom and top of an axis whose rows are equally high, and its ticks in Hz if the rows are not evenly spaced."""
     step = frequencies[1] - frequencies[0] if len(frequencies) > 1 else 1.0
     if np.allclose(np.diff(frequencies), step, rtol=1e-3):
@@ -111,7 +111,7 @@ def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: f
         place = (index % columns * (width + gap) + 4, index // columns * (height + gap) + 4)
         axes.text(*place, note, color="white", fontsize=9, va="top")
     axes.set_axis_off()
-    low = 0 if _frequency_axis(frequencies)[2] is None else frequencies[0]
+    low = 0 if frequency_axis(frequencies)[2] is None else frequencies[0]
     about = f"each {low:.0f} to {frequencies[-1]:.0f} Hz, {seconds:g} s"
     axes.set_title(f"{title} ({about})", fontsize=11, parse_math=False)
     figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01).set_label(

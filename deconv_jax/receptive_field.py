@@ -25,7 +25,7 @@ class Extent:
       kernel: (frequency, time) size of the layer's kernels.
       rule_bins, rule_frames: the kernel's size times the strides before it, the paper's rule.
       rule_hz, rule_ms: the same as `hertz` and `milliseconds` of it.
-      true_bins, true_frames: the receptive field.
+      true_bins, true_frames: the receptive field, in rows and columns of the network's input.
       true_hz, true_ms: the same in Hz and ms.
     """
 
@@ -54,10 +54,11 @@ def extents(blocks: Sequence[Block], front_end: FrontEnd) -> list[Extent]:
     """
     found = []
     for layer, block in enumerate(blocks, 1):
-        strides = [math.prod(b.stride[axis] for b in blocks[: layer - 1]) for axis in (0, 1)]
+        strides = [math.prod(b.step(axis) for b in blocks[: layer - 1]) for axis in (0, 1)]
         bins, frames = (size * stride for size, stride in zip(block.kernel, strides, strict=True))
         # An output of the convolution itself: the layer's own pooling comes after it.
-        before_pooling = [*blocks[: layer - 1], dataclasses.replace(block, pool=(1, 1), stride=(1, 1))]
+        unpooled = dataclasses.replace(block, pool=(1, 1), stride=(1, 1), pool_padding="VALID")
+        before_pooling = [*blocks[: layer - 1], unpooled]
         (low, high), (first, last) = (reach(before_pooling, axis) for axis in (0, 1))
         true_bins, true_frames = high - low + 1, last - first + 1
         found.append(
@@ -83,12 +84,18 @@ def milliseconds(frames: int, front_end: FrontEnd) -> float:
 
 
 def hertz(bins: int, front_end: FrontEnd) -> float:
-    """Height of so many neighbouring bins, with half of a Hann window's main lobe at each side as in Table 1."""
+    """Height of so many neighbouring bins, with half of a Hann window's main lobe at each side as in Table 1.
+
+    NaN for mel bands and constant-Q bins: how high so many of them are depends on where they are.
+    """
+    if front_end.kind != "stft":
+        return math.nan
     return (bins + 1) * front_end.sample_rate / front_end.n_fft
 
 
 def is_the_papers(blocks: Sequence[Block], front_end: FrontEnd) -> bool:
     """Whether Table 1 is about this network: its kernels, pooling and front end, whatever the number of maps."""
-    same = [(b.kernel, b.pool, b.stride, b.padding) for b in blocks] == [((3, 3), (2, 2), (2, 2), "SAME")] * 5
-    sound = (front_end.sample_rate, front_end.n_fft, front_end.hop)
-    return same and sound == (11025, 512, 256)
+    fields = [(b.kernel, b.pool, b.stride, b.padding, b.conv_stride, b.pool_padding) for b in blocks]
+    same = fields == [((3, 3), (2, 2), (2, 2), "SAME", (1, 1), "VALID")] * 5
+    sound = (front_end.kind, front_end.sample_rate, front_end.n_fft, front_end.hop)
+    return same and sound == ("stft", 11025, 512, 256)

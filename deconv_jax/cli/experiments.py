@@ -4,6 +4,7 @@ bin/experiments                                       everything, of the network
 bin/experiments --experiment=features song.mp3        sheets of features for sound files of yours (Figures 3, 5 to 8)
 bin/experiments --experiment=invariance --random_networks=5 --null_workdir=runs/shuffled     Figure 10
 bin/experiments --experiment=invariance --signals=DIR     Figure 10 of your recordings; DIR/signals.csv names them
+bin/experiments --network=DIR                         of a network of your own (bin/import_network)
 
 A network for --null_workdir: bin/train --config.data.shuffle_labels=True --workdir=runs/shuffled
 """
@@ -22,6 +23,7 @@ _EXPERIMENT = flags.DEFINE_enum(
     "table1: effective sizes. kernels: Figure 4. features: Figures 3 and 5 to 8. invariance: Figures 9 and 10.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
+_NETWORK = flags.DEFINE_string("network", None, "Folder of a network file, in the place of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
 _OUT = flags.DEFINE_string("out", "experiments", "Folder for what is made.")
 _LAYER = flags.DEFINE_string("layer", "all", "features, invariance: layers, from 1, as in 1,3; or all.")
@@ -38,7 +40,11 @@ _SPECTROGRAM = flags.DEFINE_enum(
     "invariance: compare images as they are, in dB, or multiplied with the magnitude (what the mask reading plays).",
 )
 _RANDOM_NETWORKS = flags.DEFINE_integer(
-    "random_networks", 1, "invariance: networks with random weights; the first is the one before training.", 0, 100
+    "random_networks",
+    1,
+    "invariance: networks with random weights; the first is the one before training, if its seed is known.",
+    0,
+    100,
 )
 _NULL_WORKDIR = flags.DEFINE_string("null_workdir", None, "invariance: run of a network trained on shuffled labels.")
 _SIGNALS = flags.DEFINE_string(
@@ -67,9 +73,9 @@ def _experiments(arguments: list[str]) -> int:
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
-    trained = workdir.load(
-        _WORKDIR.value or (None if _CHECKPOINT.value else workdir.default_workdir()), _CHECKPOINT.value
-    )
+    elsewhere = _CHECKPOINT.value or _NETWORK.value
+    run = _WORKDIR.value or (None if elsewhere else workdir.default_workdir())
+    trained = workdir.load(run, _CHECKPOINT.value, _NETWORK.value)
     null = workdir.load(_NULL_WORKDIR.value) if _NULL_WORKDIR.value else None
     layers = layers or list(range(1, len(trained.network.blocks) + 1))
     for layer in layers:

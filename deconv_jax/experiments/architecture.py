@@ -7,7 +7,7 @@ import numpy as np
 
 from deconv_jax import kernels, receptive_field
 from deconv_jax.experiments import figures
-from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes, write_csv
+from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes, write_csv
 from deconv_jax.training.workdir import Trained, write_json
 
 
@@ -30,8 +30,8 @@ def table1(trained: Trained, out: Path) -> None:
 def figure4(trained: Trained, out: Path) -> str:
     """Writes figure4.png, .csv and .json; returns what the labels say, in a sentence."""
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"])
-    before = np.asarray(untrained(trained, seed(trained))["params"]["conv1"]["kernel"])
-    found, initial = kernels.measure(kernel), kernels.measure(before)
+    start = np.asarray(untrained(trained, seed(trained))["params"]["conv1"]["kernel"])
+    found, initial = kernels.measure(kernel), kernels.measure(start)
     chance = kernels.chance(kernel.shape[:2], kernel.shape[3])
     counts = {label: int(np.sum(found.labels == label)) for label in kernels.LABELS}
     expected = {}
@@ -47,15 +47,18 @@ def figure4(trained: Trained, out: Path) -> str:
         else "Random kernels are labelled like this as often: the labels show nothing that was learnt."
     )
     kept = [_cosine(a, b) for a, b in zip(found.weights, initial.weights, strict=True)]
-    sentence += f" Correlation of a kernel with what it was before training: {np.nanmean(kept):.3f} on average."
+    known = before(trained) == "before training"
+    if known:
+        sentence += f" Correlation of a kernel with what it was before training: {np.nanmean(kept):.3f} on average."
     rows = []
     for index, label in enumerate(found.labels):
         row = {"feature": index, "label": label, "strength": found.shares[index].max()}
         row |= {f"{name}_share": share for name, share in zip(kernels.LABELS, found.shares[index], strict=True)}
         row |= {f"along_time_{i}": value for i, value in enumerate(found.along_time[index])}
         row |= {f"along_frequency_{i}": value for i, value in enumerate(found.along_frequency[index])}
-        row |= {"label_before_training": initial.labels[index]}
-        row |= {"correlation_with_before_training": kept[index]}
+        if known:
+            row |= {"label_before_training": initial.labels[index]}
+            row |= {"correlation_with_before_training": kept[index]}
         rows.append(row)
     write_bytes(out / "figure4.png", figures.kernel_sheet(found, sentence))
     write_csv(out / "figure4.csv", rows)

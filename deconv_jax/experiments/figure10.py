@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 import deconv_jax
-from deconv_jax import audio, deconvolution, invariance, stimuli
+from deconv_jax import audio, deconvolution, export, invariance, stimuli
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import claims, figures, output, signals
 from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes, write_csv
@@ -45,10 +45,11 @@ def figure9(trained: Trained, out: Path) -> None:
     front = trained.front_end
     both = [stimuli.Stimulus(stimuli.INSTRUMENTS[0], stimuli.CHORDS[i], stimuli.KEYS[3]) for i in (1, 2)]
     waveform = np.concatenate([stimuli.synthesise(s, front.sample_rate) for s in both])
-    magnitude = output.magnitudes(waveform[None], front)[0]
+    magnitude = np.abs(np.asarray(export.analyse_clip(front, waveform)[0]))
     title = "Model signal: pure sine in G4, six positions of major, then of minor"
     seconds = len(waveform) / front.sample_rate
-    write_bytes(out / "figure9.png", figures.signal_sheet(magnitude, front.frequencies(), seconds, title, top=3500.0))
+    sheet = figures.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)
+    write_bytes(out / "figure9.png", sheet)
 
 
 def figure10(
@@ -68,11 +69,14 @@ def figure10(
       What was found, in sentences, and one line for every signal that could not be used.
 
     Raises:
-      InputError: the signals or the null network cannot be used.
+      InputError: the signals or the null network cannot be used. ValueError: a layer does not exist, or the view
+        means nothing for this network.
     """
     front = trained.front_end
     for layer in settings.layers:
         deconvolution.check_features(trained.network.blocks, layer, None)
+    if settings.view == "mask" and not front.linear:
+        raise ValueError("--spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
     if null is not None:
         _check_null(trained, null)
     if folder is None:
@@ -85,8 +89,8 @@ def figure10(
             f"{audio.shown(folder / 'signals.csv')}: no two signals differ in one attribute alone; "
             "compared are signals that differ in one column and agree in all others"
         )
-    magnitudes = output.magnitudes(sounds.waveforms, front)
-    measured = _measure(trained, null, magnitudes, pairs, out / "correlations", settings)
+    inputs = output.inputs(sounds.waveforms, front)
+    measured = _measure(trained, null, inputs, pairs, out / "correlations", settings)
     cells = _estimates(measured, sounds, pairs, settings)
     report = _report(measured, cells, sounds, pairs, settings)
     series = _series(measured, cells, pairs, settings.layers)
@@ -125,7 +129,7 @@ Correlations = dict[str, dict[int, np.ndarray]]
 
 
 def _measure(
-    trained: Trained, null: Trained | None, magnitudes: np.ndarray, pairs: dict, kept: Path, settings: Invariance
+    trained: Trained, null: Trained | None, inputs: np.ndarray, pairs: dict, kept: Path, settings: Invariance
 ) -> Correlations:
     """Every network's correlations, from `kept` where they are there already, and the input's as layer 0."""
     networks = {"trained": trained.variables}
@@ -134,10 +138,10 @@ def _measure(
     for number in range(settings.random_networks):
         networks[f"random {number + 1}"] = untrained(trained, seed(trained) + number)
     every = np.concatenate(list(pairs.values()))
-    given = hashlib.sha256(magnitudes.tobytes() + every.tobytes() + settings.view.encode()).digest()
+    given = hashlib.sha256(inputs.tobytes() + every.tobytes() + settings.view.encode()).digest()
     kept.mkdir(exist_ok=True)
     maps = [trained.network.blocks[layer - 1].maps for layer in settings.layers]
-    bar = tqdm(total=len(networks) * len(magnitudes) * sum(maps), desc="deconvolving", unit="image", smoothing=0.05)
+    bar = tqdm(total=len(networks) * len(inputs) * sum(maps), desc="deconvolving", unit="image", smoothing=0.05)
     found: Correlations = {name: {} for name in networks}
     with bar:
         for layer, count in zip(settings.layers, maps, strict=True):
@@ -147,15 +151,15 @@ def _measure(
                 path = kept / f"{name.replace(' ', '')}_layer{layer}_{settings.view}_{key[:12]}.npz"
                 values = _kept(path, (count, len(every)))
                 if values is not None:
-                    bar.update(len(magnitudes) * count)
+                    bar.update(len(inputs) * count)
                 else:
                     values = invariance.feature_correlations(
-                        trained.network, variables, magnitudes, layer, every, settings.view, advance=bar.update
+                        trained.network, variables, inputs, layer, every, settings.view, advance=bar.update
                     )
                     with audio.replacing(path) as temporary, open(temporary, "wb") as handle:
                         np.savez(handle, correlations=values, pairs=every)
                 found[name][layer] = values
-    found["input"] = {0: invariance.input_correlations(magnitudes, every, settings.view)}
+    found["input"] = {0: invariance.input_correlations(inputs, every, settings.view)}
     return found
 
 
@@ -163,8 +167,7 @@ def _digest(network: Network, variables, layer: int, given: bytes) -> str:
     """Names everything that the correlations of a layer depend on: network, weights, signals, pairs and view."""
     digest = hashlib.sha256(given)
     digest.update(repr((deconv_jax.__version__, network.blocks[:layer], network.log)).encode())
-    used = {name: variables["params"][name] for name in (f"conv{l}" for l in range(1, layer + 1))}
-    for path, array in jax.tree.leaves_with_path([used, variables.get("input", {})]):
+    for path, array in jax.tree.leaves_with_path(deconvolution.used_variables(variables, layer)):
         digest.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from deconv_jax import kernels, receptive_field
 from deconv_jax.features import RANGE_DB, decibels
 from deconv_jax.invariance import Average
-from deconv_jax.pictures import png
+from deconv_jax.pictures import frequency_axis, png
 
 DPI = 150
 
@@ -36,7 +36,7 @@ def table(extents: Sequence[receptive_field.Extent], papers: bool) -> bytes:
     for e in extents:
         size = f"{e.kernel[0]}×{e.kernel[1]}"
         numbers = (e.rule_ms, e.rule_hz, e.true_frames, e.true_ms, e.true_bins, e.true_hz)
-        rows.append([str(e.layer), size, *(f"{n:.0f}" for n in numbers)])
+        rows.append([str(e.layer), size, *("–" if np.isnan(n) else f"{n:.0f}" for n in numbers)])
     if papers:
         head[2:2] = ["paper (ms)", "paper (Hz)"]
         for row, printed in zip(rows, receptive_field.PRINTED, strict=True):
@@ -112,32 +112,37 @@ def feature_sheet(
     frequencies: np.ndarray,
     seconds: float,
     title: str,
+    before: str = "before training",
 ) -> bytes:
-    """Features of one layer in rows, excerpts in columns, each excerpt beside the same features before training.
+    """Features of one layer in rows, excerpts in columns, each excerpt beside those of the untrained network.
 
     Args:
       columns: names of the excerpts.
-      originals: of every excerpt, its magnitude, shape (freq, time).
+      originals: of every excerpt, its magnitude in the same rows, shape (freq, time).
       images, untrained: of every excerpt, shape (features, freq, time).
       numbers: of the features.
       frequencies: Hz, shape (freq,).
       seconds: length of the excerpts.
       title: shown as it is.
+      before: what the untrained network is called.
     """
     rows, wide = 1 + len(numbers), 2 * len(columns)
     figure = Figure(figsize=(1.75 * wide + 1.4, 1.45 * rows + 1.0), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, wide)
-    step = frequencies[1] - frequencies[0]
+    bottom, top, ticks = frequency_axis(frequencies)
     style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma", "vmin": -RANGE_DB, "vmax": 0}
-    style["extent"] = (0, seconds, frequencies[0] - step / 2, frequencies[-1] + step / 2)
+    style["extent"] = (0, seconds, bottom, top)
 
     def draw(place, image: np.ndarray, reference: float, left: str, title: str, low: bool):
         axes = figure.add_subplot(place)
         shown = axes.imshow(decibels(image, reference), **style)
         if not np.any(image):
             axes.text(0.5, 0.5, "inactive", color="white", ha="center", va="center", transform=axes.transAxes)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g} kHz")
+        if ticks:
+            axes.set_yticks(ticks[0][::2], [f"{name} Hz" for name in ticks[1][::2]])
+        else:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:g} kHz")
         axes.tick_params(labelsize=7, labelleft=bool(left), labelbottom=low)
         axes.set_ylabel(left, fontsize=9)
         axes.set_title(textwrap.shorten(title, 40, placeholder="…"), fontsize=9, parse_math=False)
@@ -149,7 +154,7 @@ def feature_sheet(
         place = grid[0, 2 * column : 2 * column + 2]
         original = originals[column]
         draw(place, original, float(original.max()), "" if column else "input", name, low=False)
-        for offset, what, stack in ((0, "trained", images[column]), (1, "before training", untrained[column])):
+        for offset, what, stack in ((0, "trained", images[column]), (1, before, untrained[column])):
             reference = float(np.abs(stack).max())
             for row, image in enumerate(stack, 1):
                 left = "" if column or offset else f"feature {numbers[row - 1]}"

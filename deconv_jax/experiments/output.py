@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deconv_jax import audio, export
+from deconv_jax import untrained as untrained_networks
 from deconv_jax.errors import InputError
-from deconv_jax.spectrogram import FrontEnd, stft
+from deconv_jax.spectrogram import FrontEnd, analyse
 from deconv_jax.training.workdir import Trained
-from deconv_jax.untrained import twin
 
 
 @contextlib.contextmanager
@@ -55,19 +54,26 @@ def made_with(trained: Trained) -> dict:
 
 
 def seed(trained: Trained) -> int:
-    """That of the training; `untrained` with it is the network before its training."""
-    return int(trained.about["config"].get("seed", 0))
+    """That of the training, if it is known; `untrained` with it is the network before its training."""
+    return int(trained.about["config"].get("seed", untrained_networks.SEEDS[0]))
+
+
+def before(trained: Trained) -> str:
+    """What `untrained` with that seed is: of a network from elsewhere nobody knows where its training began."""
+    return "before training" if "seed" in trained.about["config"] else "untrained"
 
 
 def untrained(trained: Trained, seed: int) -> dict:
     """The network's weights as a training with this seed begins, and the trained network's own input scale."""
     front = trained.front_end
-    return twin(trained.network, trained.variables, (front.bins, front.clip_frames), seed)
+    return untrained_networks.twin(trained.network, trained.variables, (front.bins, front.clip_frames), seed)
 
 
-def magnitudes(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
-    """(clips, samples) → (clips, freq, time)."""
-    transform = jax.jit(lambda w: jnp.abs(stft(w, front.n_fft, front.hop)))
+def inputs(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
+    """What the network sees: (clips, samples) → (clips, freq, time)."""
+    if front.kind == "cqt":
+        return np.stack([np.asarray(export.analyse_clip(front, waveform)[1]) for waveform in waveforms])
+    transform = jax.jit(lambda w: analyse(front, w)[1])
     padded = np.pad(waveforms, ((0, -len(waveforms) % batch), (0, 0)))
     rows = [np.asarray(transform(padded[i : i + batch])) for i in range(0, len(padded), batch)]
     return np.concatenate(rows)[: len(waveforms)]

@@ -1,4 +1,4 @@
-"""Figures 3 and 5 to 8: chosen features of a layer for several excerpts, trained and before training."""
+"""Figures 3 and 5 to 8: chosen features of a layer for several excerpts, trained and untrained."""
 
 import logging
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio, deconvolution, features, invariance
+from deconv_jax import audio, deconvolution, export, features, invariance
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import figures, output
-from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes, write_csv
+from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes, write_csv
 from deconv_jax.spectrogram import FrontEnd
 from deconv_jax.training.workdir import Trained, write_json
 
@@ -51,30 +51,31 @@ def feature_sheets(
     for layer in layers:
         deconvolution.check_features(trained.network.blocks, layer, chosen)
     names, waveforms, failed = _read(paths, front, offset)
-    magnitudes = output.magnitudes(waveforms, front)
-    before = untrained(trained, seed(trained))
+    inputs = output.inputs(waveforms, front)
+    initial_variables, called = untrained(trained, seed(trained)), before(trained)
+    pictured = [export.row_magnitudes(front, waveform) for waveform in waveforms]
     rows: list[dict] = []
     for layer in tqdm(layers, desc="features", unit="layer"):
-        numbers = list(chosen) if chosen else _choose(trained, magnitudes, layer, count).tolist()
+        numbers = list(chosen) if chosen else _choose(trained, inputs, layer, count).tolist()
         if not numbers:
             log.warning("layer %d: no feature is activated by these excerpts; its sheet is left out", layer)
             continue
         after, start = [], []
-        for name, magnitude in zip(names, magnitudes, strict=True):
-            found = deconvolution.sweep(trained.network, trained.variables, magnitude, layer, numbers)
+        for name, seen in zip(names, inputs, strict=True):
+            found = deconvolution.sweep(trained.network, trained.variables, seen, layer, numbers)
             images, maps = (np.asarray(array) for array in found)
-            initial = np.asarray(deconvolution.deconvolve(trained.network, before, magnitude, layer, numbers))
+            initial = np.asarray(deconvolution.deconvolve(trained.network, initial_variables, seen, layer, numbers))
             after.append(images)
             start.append(initial)
             measures = features.measure(images, maps, front.frequencies())
             about = {"layer": layer, "excerpt": name}
             rows += [
-                about | _row(number, measures, index, images[index], initial[index], magnitude)
+                about | _row(number, measures, index, images[index], initial[index], seen, called)
                 for index, number in enumerate(numbers)
             ]
         title = f"Layer {layer}: what {len(numbers)} features responded to"
         sheet = figures.feature_sheet(
-            names, list(magnitudes), after, start, numbers, front.frequencies(), front.clip_seconds, title
+            names, pictured, after, start, numbers, front.frequencies(), front.clip_seconds, title, called
         )
         write_bytes(out / f"features_layer{layer}.png", sheet)
     if rows:
@@ -103,25 +104,26 @@ def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[s
     return names, np.stack(waveforms), failed
 
 
-def _row(number: int, measures: features.Measures, index: int, image, initial, magnitude) -> dict:
-    """One feature and excerpt, with how much of its image was there before training, and in the input itself."""
-    alike = invariance.correlation_matrix(np.stack([image, initial, magnitude]))
+def _row(number: int, measures: features.Measures, index: int, image, initial, seen, called: str) -> dict:
+    """One feature and excerpt, with how much of its image an untrained network shows, and the input itself."""
+    alike = invariance.correlation_matrix(np.stack([image, initial, seen]))
+    other = called.replace(" ", "_")
     return {
         "feature": number,
         "active_fraction": measures.active[index],
         "energy": measures.energy[index],
         "centroid_hz": measures.centroid[index],
-        "correlation_with_before_training": float(alike[0, 1]),
+        f"correlation_with_{other}": float(alike[0, 1]),
         "correlation_with_input": float(alike[0, 2]),
-        "correlation_of_before_training_with_input": float(alike[1, 2]),
+        f"correlation_of_{other}_with_input": float(alike[1, 2]),
     }
 
 
-def _choose(trained: Trained, magnitudes: np.ndarray, layer: int, count: int) -> np.ndarray:
+def _choose(trained: Trained, inputs: np.ndarray, layer: int, count: int) -> np.ndarray:
     """The most active and most distinct features over all excerpts, each excerpt counting alike."""
     shares, alike = [], []
-    for magnitude in magnitudes:
-        images = np.asarray(deconvolution.deconvolve(trained.network, trained.variables, magnitude, layer))
+    for seen in inputs:
+        images = np.asarray(deconvolution.deconvolve(trained.network, trained.variables, seen, layer))
         energy = np.sum(images**2, axis=(1, 2), dtype=np.float64)
         shares.append(energy / (energy.sum() or 1.0))
         alike.append(np.nan_to_num(invariance.correlation_matrix(images)))

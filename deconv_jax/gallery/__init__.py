@@ -28,6 +28,9 @@ from deconv_jax.training.workdir import Trained, plain
 
 MODES = ("single", "folder", "none")
 
+KERNEL_CELLS = 100
+"""Largest first-layer kernel that the page prints as a table."""
+
 _MARK = '<meta name="generator" content="deconv_jax auralise">'
 _NAMES = {
     "majority": "always the same genre",
@@ -159,7 +162,9 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
         "count": f"{len(every):,}",
         "network": _network(trained),
         "about": _about(trained),
-        "scores": _scores(trained.about.get("report")),
+        "run": "train" in trained.about["config"],
+        "scores": _scores(_report(trained)),
+        "norms": any(block.norm != "none" for block in trained.network.blocks),
         "addresses": [clip.address for clip in clips],
     }
     size = len(template.render(known, size="", blocks=[]).encode())
@@ -197,11 +202,11 @@ def _network(trained: Trained) -> dict:
         layers[extent.layer] = {
             "maps": block.maps,
             "kernel": list(block.kernel),
-            "printed": (extent.rule_ms / 1000, extent.rule_hz),
-            "true": (extent.true_ms / 1000, extent.true_hz),
+            "printed": (extent.rule_ms / 1000, extent.rule_hz, extent.rule_bins),
+            "true": (extent.true_ms / 1000, extent.true_hz, extent.true_bins),
         }
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"], np.float64)
-    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0)
+    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS else []
     weights = hashlib.sha256()
     for number in range(1, len(blocks) + 1):
         weights.update(np.ascontiguousarray(trained.variables["params"][f"conv{number}"]["kernel"]).tobytes())
@@ -210,8 +215,8 @@ def _network(trained: Trained) -> dict:
             "id": weights.hexdigest()[:16],
             "rate": front.sample_rate,
             "hop": front.hop,
-            "step": front.sample_rate / front.n_fft,
-            "bins": front.bins,
+            "frequencies": np.round(front.frequencies(), 3),
+            "rows": {"stft": "bins", "mel": "mel bands", "cqt": "constant-Q bins"}[front.kind],
             "labels": trained.labels,
             "layers": layers,
             "kernels": np.round(kernels, 5),
@@ -225,7 +230,7 @@ def _network(trained: Trained) -> dict:
 
 def _about(trained: Trained) -> list[tuple[str, str]]:
     """How the network was trained, as terms and their text."""
-    config, report = trained.about["config"], trained.about.get("report")
+    config, report = trained.about["config"], _report(trained)
     front, net = trained.front_end, trained.network
     written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
     data, train = config.get("data", {}), config.get("train", {})
@@ -233,14 +238,18 @@ def _about(trained: Trained) -> list[tuple[str, str]]:
     if len({block.maps for block in net.blocks}) > 1:
         maps = ", ".join(str(block.maps) for block in net.blocks)
     rows = [
-        ("Configuration", str(config.get("name", "unnamed"))),
         ("Network", f"{len(net.blocks)} convolutional layer(s) of {maps} features"),
         (
             "Hears",
-            f"{'log ' if net.log else ''}magnitudes of {front.clip_seconds:g} s at {front.sample_rate:,} Hz, "
-            f"window {front.n_fft}, hop {front.hop}",
+            f"{_heard(trained)} of {front.clip_seconds:g} s at {front.sample_rate:,} Hz, window {front.n_fft}, "
+            f"hop {front.hop}",
         ),
     ]
+    if "train" in config:
+        rows.insert(0, ("Configuration", str(config.get("name", "unnamed"))))
+    elif config.get("source"):
+        made = "; ".join(f"{k}: {v}" for k, v in config["source"].items() if isinstance(v, str | int))
+        rows.insert(0, ("Source", made[:300]))
     if report:
         songs, clips = report.get("songs", {}), report.get("clips", {})
         if songs and clips:
@@ -255,8 +264,26 @@ def _about(trained: Trained) -> list[tuple[str, str]]:
                 f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}",
             )
         )
-    rows.append(("Weights written", f"{written:%-d %B %Y, %H:%M} UTC"))
+    rows.append(("Weights written" if "train" in config else "Network file written", f"{written:%-d %B %Y, %H:%M} UTC"))
     return rows
+
+
+def _heard(trained: Trained) -> str:
+    """What the rows of the network's input are."""
+    front = trained.front_end
+    rows = {"stft": "magnitudes", "mel": f"{front.bands} mel bands", "cqt": f"{front.bands} constant-Q bins"}[
+        front.kind
+    ]
+    energy = " (energy)" if front.power == 2 else ""
+    return f"{'' if front.linear and not trained.network.log else 'log '}{rows}{energy}"
+
+
+def _report(trained: Trained) -> dict | None:
+    """The test report of the run, or the part of it that a network file of `bin/train` keeps."""
+    report, source = trained.about.get("report"), trained.about["config"].get("source")
+    if report or not isinstance(source, dict) or source.get("made_by") != "bin/train":
+        return report
+    return source
 
 
 def _scores(report: dict | None) -> list[dict]:

@@ -150,10 +150,29 @@
 
   // --- pictures: a spectrogram with its axes, a playhead and a reading --------------------------------------
 
-  const top = (network.bins - 0.5) * network.step;
-  const lowest = Math.max(40, 1.5 * network.step);
-  const heightOf = (f, axis) => (axis === "log" ? Math.log(f / lowest) / Math.log(top / lowest) : (f + network.step / 2) / (top + network.step / 2));
-  const frequencyAt = (height, axis) => (axis === "log" ? lowest * (top / lowest) ** height : height * (top + network.step / 2) - network.step / 2);
+  // Rows are equally high on the axis "linear"; of mel bands and constant-Q bins it is linear in rows, not in Hz.
+  const rows = network.frequencies;
+  const bins = rows.length;
+  const even = network.rows === "bins";
+  const last = Math.max(1, bins - 1);
+  const gaps = [(rows[1] ?? 1) - rows[0], rows[last] - rows[last - 1] || 1];
+  const frequencyOf = (row) => {
+    if (row <= 0) return rows[0] + row * gaps[0];
+    if (row >= last) return rows[last] + (row - last) * gaps[1];
+    const below = Math.floor(row);
+    return rows[below] + (row - below) * (rows[below + 1] - rows[below]);
+  };
+  const rowOf = (f) => {
+    if (f <= rows[0]) return (f - rows[0]) / gaps[0];
+    if (f >= rows[last]) return last + (f - rows[last]) / gaps[1];
+    const above = rows.findIndex((r) => r > f);
+    return above - 1 + (f - rows[above - 1]) / (rows[above] - rows[above - 1]);
+  };
+  const top = frequencyOf(bins - 0.5);
+  const lowest = even ? Math.max(40, 1.5 * gaps[0]) : Math.max(20, frequencyOf(-0.5));
+  const heightOf = (f, axis) => (axis === "log" ? Math.log(f / lowest) / Math.log(top / lowest) : (rowOf(f) + 0.5) / bins);
+  const frequencyAt = (height, axis) => (axis === "log" ? lowest * (top / lowest) ** height : frequencyOf(height * bins - 0.5));
+  const lineOf = (f) => bins - 1 - Math.min(bins - 1, Math.max(0, Math.round(rowOf(f)))); // in a picture, from above
 
   const plots = [];
   const plot = (place, withAxis) => {
@@ -183,13 +202,13 @@
       if (axis === "linear") context.drawImage(image, 0, 0, image.naturalWidth, image.naturalHeight, 0, 0, width, height);
       else {
         for (let line = 0; line < height; line++) {
-          const bin = Math.round(frequencyAt(1 - (line + 0.5) / height, axis) / network.step);
-          const from = network.bins - 1 - Math.min(network.bins - 1, Math.max(0, bin));
+          const from = lineOf(frequencyAt(1 - (line + 0.5) / height, axis));
           context.drawImage(image, 0, from, image.naturalWidth, 1, 0, line, width, 1);
         }
       }
-      const wanted = axis === "log" ? [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000] : steps(top, 6).slice(1);
-      y.replaceChildren(...[...(axis === "log" ? [] : [0]), ...wanted].filter((f) => f < top * 0.985 && (axis === "linear" || f > lowest)).map((f) => {
+      const rising = axis === "log" || !even;
+      const wanted = rising ? [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000] : steps(top, 6);
+      y.replaceChildren(...wanted.filter((f) => f < top * 0.985 && (!rising || f > Math.max(lowest, 0))).map((f) => {
         const mark = make("span", { textContent: f >= 1000 ? `${f / 1000} kHz` : `${f}${f ? " Hz" : ""}` });
         mark.style.bottom = `${100 * heightOf(f, axis)}%`;
         return mark;
@@ -238,7 +257,7 @@
           self.grey = copy.getImageData(0, 0, copy.canvas.width, copy.canvas.height);
         }
         const column = Math.min(self.grey.width - 1, Math.floor((t / self.seconds) * self.grey.width));
-        const line = network.bins - 1 - Math.min(network.bins - 1, Math.max(0, Math.round(f / network.step)));
+        const line = lineOf(f);
         const value = self.grey.data[4 * (line * self.grey.width + column)] / network.level - network.range - self.drop;
         return value <= -network.range ? ` · < −${network.range} dB` : ` · ${minus(Math.round(value))} dB`;
       } catch {
@@ -551,7 +570,7 @@
       label: `Spectrogram of feature ${feature} of the untrained twin`, nothing: r.untrained_inactive ? "inactive" : "",
     });
     showScale();
-    const size = ([width, height]) => `${width < 1 ? `${Math.round(1000 * width)}\u00a0ms` : `${width.toFixed(2)}\u00a0s`} × ${Math.round(height)}\u00a0Hz`;
+    const size = ([width, height, cells]) => `${width < 1 ? `${Math.round(1000 * width)}\u00a0ms` : `${width.toFixed(2)}\u00a0s`} × ${height === null ? `${cells}\u00a0${network.rows}` : `${Math.round(height)}\u00a0Hz`}`;
     const bands = ["bass", "mid", "treble"].map((band) => `${band} ${Math.round(100 * r[`${band}_share`])}`).join(", ");
     const chance = layers[layer].chance;
     $("facts").replaceChildren(...[
@@ -595,7 +614,7 @@
     $("scale-note").textContent = state.shared ? "0 dB: the loudest of each network's layer" : "0 dB: each picture's own loudest";
   };
   const showKernel = () => {
-    const kernel = state.layer === 1 ? network.kernels[state.feature] : null;
+    const kernel = state.layer === 1 ? network.kernels[state.feature] ?? null : null;
     $("kernel").hidden = !kernel;
     if (!kernel) return;
     const most = Math.max(...kernel.flat().map(Math.abs)) || 1;
@@ -643,11 +662,13 @@
     for (const button of document.querySelectorAll("[data-clip]")) button.setAttribute("aria-pressed", Number(button.dataset.clip) === index);
     if ($("clip-choice")) $("clip-choice").value = index;
     const best = Math.max(...Object.values(prediction));
-    $("prediction").replaceChildren(...network.labels.map((label) => {
+    const likely = network.labels.length <= 12 ? network.labels : [...network.labels].sort((a, b) => prediction[b] - prediction[a]).slice(0, 10);
+    const rest = network.labels.length - likely.length;
+    $("prediction").replaceChildren(...likely.map((label) => {
       const length = make("progress", { value: prediction[label], ariaHidden: "true" });
       return make("div", { className: `bar${prediction[label] === best ? " own" : ""}` }, make("span", { className: "name", textContent: label }), length,
         make("span", { className: "value", textContent: percent(prediction[label]) }));
-    }));
+    }), ...(rest ? [make("p", { className: "small muted", textContent: `The ${likely.length} likeliest of ${network.labels.length}.` })] : []));
     $("seek").max = seconds;
     inputPlot.show({ address: pictureAddress(index, "original"), title: "Spectrogram", label: `Spectrogram of ${name}`, level: null, seconds });
     showTabs();
