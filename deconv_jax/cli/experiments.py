@@ -42,7 +42,7 @@ _SPECTROGRAM = flags.DEFINE_enum(
 _RANDOM_NETWORKS = flags.DEFINE_integer(
     "random_networks",
     1,
-    "invariance: networks with random weights; the first is the one before training, if its seed is known.",
+    "invariance: networks with random weights; the first is the one before training if its seed is known.",
     0,
     100,
 )
