@@ -330,6 +330,47 @@ def test_a_page_of_others_is_left_alone(trained, clips, tmp_path):
     assert not (made.folders[0] / "page").exists()
 
 
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory, clips):
+    """The page of a tagger from elsewhere: log-mel bands, batch norm with statistics of its own, no report."""
+    front = FrontEnd(16000, 512, 256, 1.0, kind="mel", bands=24, power=2, scale="log10")
+    network = Network((Block(maps=4, kernel=(5, 3), norm="before"),), dense=(), classes=14, final="sigmoid")
+    variables = dict(jax.jit(network.init)(jax.random.key(0), jnp.zeros((front.bins, front.clip_frames))))
+    variables["batch_stats"] = {"norm1": {"mean": jnp.ones(4), "var": jnp.full(4, 4.0)}}
+    labels = [f"tag {n}" for n in range(14)]
+    about = {"config": {"source": {"made_by": "somebody", "file": "weights.h5"}}, "report": None}
+    trained = Trained(network, variables, front, labels, tmp_path_factory.mktemp("tagger"), about)
+    options = export.Options((1,), duration=1.0, reading="mask", method="guided")
+    return trained, export.export(trained, clips[:1], tmp_path_factory.mktemp("tags"), options)
+
+
+def test_a_twins_batch_norm_stands_as_before_any_training(tagger):
+    trained, _ = tagger
+    front = trained.front_end
+    twin = untrained.twin(trained.network, trained.variables, (front.bins, front.clip_frames), 5)
+    norm = {**twin["params"]["norm1"], **twin["batch_stats"]["norm1"]}
+    for name, want in (("scale", 1), ("bias", 0), ("mean", 0), ("var", 1)):
+        np.testing.assert_array_equal(norm[name], np.full(4, want))
+
+
+def test_the_page_of_a_tagger_has_rows_in_hertz_and_says_what_is_not_known(tagger):
+    trained, made = tagger
+    assert not made.failed
+    page = made.page.read_text()
+    known = json.loads(re.search('id="network">(.*?)</script>', page)[1])
+    np.testing.assert_allclose(known["frequencies"], trained.front_end.frequencies(), atol=1e-3)
+    assert known["layers"]["1"]["true"][1:] == [None, 5]  # mel bands are no Hz
+    assert "comes with no test report" in page
+    assert "How it was trained" not in page
+    assert "log 24 mel bands (energy)" in page
+    inside = embedded(page)
+    clip = json.loads(next(text for name, text in inside.items() if name.endswith("clip.json")))
+    assert sum(clip["prediction"].values()) > 2  # tags are independent: they do not add up to one
+    for name in ("original", "layer1/f000", "layer1/f003.untrained"):
+        text = next(text for n, text in inside.items() if n.endswith(f"{name}.png"))
+        assert Image.open(io.BytesIO(base64.b64decode(text))).size == (trained.front_end.clip_frames, 24)
+
+
 # --- in a browser -------------------------------------------------------------------------------------------------
 
 NO_BROWSER = (
@@ -662,4 +703,22 @@ def test_the_folders_page_says_so_when_it_was_moved_away_from_them(browser, made
     assert "missing" in visit.page.inner_text("#feature-plot .blank")
     visit.page.keyboard.press("Space")
     until(lambda: "missing" in visit.page.inner_text("#status"))
+    visit.context.close()
+
+
+def test_a_taggers_page_shows_its_bands_and_its_likeliest_tags(browser, tagger):
+    visit = Visit(browser, tagger[1].page)
+    page = visit.page
+    assert page.locator("#prediction .bar").count() == 10
+    assert "likeliest of 14" in page.inner_text("#prediction")
+    assert "mel bands" in page.inner_text("#facts")
+    assert page.inner_text("label:has(input[value=linear])") == "Bands"
+    for axis in ("linear", "log"):
+        page.click(f"label:has(input[value={axis}])")
+        marks = page.locator("#feature-plot .y span")
+        until(lambda marks=marks: marks.count() >= 3)
+        heights = [float(m.get_attribute("style").split(":")[1].strip(" %;")) for m in marks.all()]
+        assert heights == sorted(heights)
+        assert all(0 <= h <= 100 for h in heights)
+    visit.check()
     visit.context.close()
