@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SONG ?=
 JOBS ?= 2
+TESTS ?=
 OUT ?= auralised
 WORKDIR ?= runs/genre3
 
@@ -22,7 +23,7 @@ test: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 install: $(VENV)/.installed
 
