@@ -1,6 +1,5 @@
 """A sound file → a folder of sounds, pictures and numbers, and one page for all: the far end of the way."""
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -23,7 +22,7 @@ from deconv_jax import audio, auralisation, deconvolution, descriptors, features
 from deconv_jax.activations import check_method
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd, analyse, lift
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +205,7 @@ def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: galler
         for layer in options.layers:
             found, layers[layer] = _export_layer(trained, twins, clip, layer, options)
             rows += found
-        _write_table(partial / "features.csv", rows)
+        write_csv(partial / "features.csv", rows)
         prediction = _predict(trained, waveform)
         manifest = {
             "source": audio.shown(path.absolute()),
@@ -385,14 +384,6 @@ def _row(layer: int, number: int, measures: features.Measures, index: int, gain:
     }
     row |= {f"{band}_share": share for (band, *_), share in zip(features.BANDS, measures.bands[index], strict=True)}
     return row | {"gain": gain, "inactive": int(measures.inactive[index])}
-
-
-def _write_table(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
 
 
 def _predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
