@@ -266,7 +266,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     frequencies, seconds = front.frequencies(), len(clip.waveform) / front.sample_rate
     series = np.stack(list(clip.series.values()))
     chosen = None if isinstance(options.chosen, str) else list(options.chosen)
-    how = {"method": options.method, "norm_back": options.norm_back}
+    how: dict[str, Any] = {"method": options.method, "norm_back": options.norm_back}
     found = deconvolution.sweep(trained.network, trained.variables, clip.seen, layer, chosen, **how)
     images, maps = (np.asarray(array) for array in found)
     numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)

@@ -206,7 +206,8 @@ def _network(trained: Trained) -> dict:
             "true": (extent.true_ms / 1000, extent.true_hz, extent.true_bins),
         }
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"], np.float64)
-    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS else []
+    small = kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS
+    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if small else np.zeros((0,))
     weights = hashlib.sha256()
     for number in range(1, len(blocks) + 1):
         weights.update(np.ascontiguousarray(trained.variables["params"][f"conv{number}"]["kernel"]).tobytes())
