@@ -249,8 +249,9 @@ def _about(trained: Trained) -> list[tuple[str, str]]:
     if "train" in config:
         rows.insert(0, ("Configuration", str(config.get("name", "unnamed"))))
     elif config.get("source"):
-        made = "; ".join(f"{k}: {v}" for k, v in config["source"].items() if isinstance(v, str | int))
-        rows.insert(0, ("Source", made[:300]))
+        source = config["source"]
+        made = [str(source[k]) for k in ("file", "model", "kind") if source.get(k)] or [str(source.get("made_by"))]
+        rows.insert(0, ("Source", ", ".join(made)[:300]))
     if report:
         songs, clips = report.get("songs", {}), report.get("clips", {})
         if songs and clips:
