@@ -10,6 +10,12 @@ import numpy as np
 
 LABELS = ("onset", "harmonic", "low-pass", "mixed")
 
+DEAD = "dead"
+"""Label of a kernel that training has all but emptied: its shape says nothing."""
+
+DEAD_BELOW = 0.01
+"""Norm below which a kernel is dead, as a share of the layer's largest."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
@@ -26,7 +32,7 @@ class Kernels:
         of zeros). onset: varies along time alone, a high-pass along time that vertical lines excite. harmonic: varies
         along frequency alone, a high-pass along frequency that horizontal lines excite. low-pass: the mean.
         mixed: corners, diagonals and everything else.
-      labels: name of the largest share, shape (features,).
+      labels: name of the largest share, or `DEAD`, shape (features,).
     """
 
     weights: np.ndarray
@@ -53,7 +59,7 @@ def measure(kernel: np.ndarray) -> Kernels:
     shares = np.stack(parts, axis=1) / np.where(energy > 0, energy, 1)[:, None]
     # Rounding leaves the mean of a kernel without one at 1e-17; it is no share of anything.
     shares[shares < cells * np.finfo(np.float64).eps] = 0
-    labels = np.asarray(LABELS)[shares.argmax(axis=1)]
+    labels = np.where(energy <= DEAD_BELOW**2 * energy.max(initial=0), DEAD, np.asarray(LABELS)[shares.argmax(axis=1)])
     return Kernels(weights, weights.sum(axis=1), weights.sum(axis=2), shares, labels)
 
 

@@ -51,9 +51,9 @@ def test_extents_of_another_network():
 def test_kernels_are_labelled_by_what_they_do():
     along_time = np.tile([-1.0, 0, 1], (3, 1))
     planted = [along_time, along_time.T, np.full((3, 3), 0.2), [[1, 0, -1], [0, 0, 0], [-1, 0, 1]], np.zeros((3, 3))]
-    found = kernels.measure(np.moveaxis(np.array(planted), 0, -1)[:, :, None])
-    assert found.labels[:4].tolist() == ["onset", "harmonic", "low-pass", "mixed"]
-    np.testing.assert_allclose(found.shares, [*np.eye(4), np.zeros(4)], atol=1e-12)
+    found = kernels.measure(np.moveaxis(np.array([*planted, along_time / 1000]), 0, -1)[:, :, None])
+    assert found.labels.tolist() == ["onset", "harmonic", "low-pass", "mixed", "dead", "dead"]
+    np.testing.assert_allclose(found.shares, [*np.eye(4), np.zeros(4), np.eye(4)[0]], atol=1e-12)
     np.testing.assert_allclose(found.along_time[0], [-3, 0, 3])
     np.testing.assert_allclose(found.along_frequency[1], [-3, 0, 3])
 

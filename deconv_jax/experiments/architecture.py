@@ -32,7 +32,8 @@ def figure4(trained: Trained, out: Path) -> str:
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"])
     start = np.asarray(untrained(trained, seed(trained))["params"]["conv1"]["kernel"])
     found, initial = kernels.measure(kernel), kernels.measure(start)
-    chance = kernels.chance(kernel.shape[:2], kernel.shape[3])
+    alive = int(np.sum(found.labels != kernels.DEAD))
+    chance = kernels.chance(kernel.shape[:2], alive)
     counts = {label: int(np.sum(found.labels == label)) for label in kernels.LABELS}
     expected = {}
     for column, label in enumerate(kernels.LABELS):
@@ -40,9 +41,12 @@ def figure4(trained: Trained, out: Path) -> str:
         expected[label] = {"mean": chance[:, column].mean(), "low": low, "high": high}
     parts = [f"{counts[label]} {label} ({e['low']:.0f} to {e['high']:.0f} by chance)" for label, e in expected.items()]
     outside = [label for label, e in expected.items() if not e["low"] <= counts[label] <= e["high"]]
-    sentence = f"Of {len(found.labels)} first-layer kernels: {', '.join(parts)}. "
+    sentence = f"Of {len(found.labels)} first-layer kernels"
+    if alive < len(found.labels):
+        sentence += f" {len(found.labels) - alive} have no weight to speak of; of the other {alive}"
+    sentence += f": {', '.join(parts)}. "
     sentence += (
-        f"Unlike random kernels in the number that are {' and '.join(outside)}."
+        f"Unlike random kernels in the number that are {', '.join(outside)}."
         if outside
         else "Random kernels are labelled like this as often: the labels show nothing that was learnt."
     )

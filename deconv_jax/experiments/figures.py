@@ -21,7 +21,9 @@ COLOURS = {"key": "#0072B2", "chord": "#D55E00", "instrument": "#009E73"}
 
 _SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#666666")
 
-LABEL_COLOURS = dict(zip(kernels.LABELS, ("#D55E00", "#0072B2", "#009E73", "#555555"), strict=True))
+LABEL_COLOURS = dict(
+    zip((*kernels.LABELS, kernels.DEAD), ("#D55E00", "#0072B2", "#009E73", "#555555", "#999999"), strict=True)
+)
 
 
 def table(extents: Sequence[receptive_field.Extent], papers: bool) -> bytes:
@@ -80,8 +82,7 @@ def kernel_sheet(found: kernels.Kernels, title: str) -> bytes:
         extent = (x, x + width, y + height, y)
         shown = axes.imshow(weights, extent=extent, origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest)
         label = found.labels[index]
-        share = found.shares[index].max()
-        text = f"{index}  {label} {share:.2f}"
+        text = f"{index}  {label}" if label == kernels.DEAD else f"{index}  {label} {found.shares[index].max():.2f}"
         axes.text(x, y - 0.25, text, fontsize=6.5, color=LABEL_COLOURS[label], va="bottom")
         middle, tall = y + height + 0.9, 0.8 / deepest
         steps = x + np.arange(width) + 0.5
