@@ -91,8 +91,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(finished, music, tmp_path
     for moment in moments:
         left = iter(range(moment, 0, -1))
 
-        def dying(*args, left=left):
-            step = make(*args)
+        def dying(*args, left=left, **kwargs):
+            step = make(*args, **kwargs)
 
             def run(*args):
                 if next(left, None) is None:
