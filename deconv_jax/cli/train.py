@@ -4,7 +4,10 @@
     bin/train --config=configs/genre3.py --config.train.epochs=10
     bin/train --config.data.root=DIR --workdir=W    your music: one sub-folder of sound files for each genre
 
-An interrupted run goes on from its last checkpoint when the same command is given again.
+An interrupted run goes on from its last checkpoint when the same command is given again. All devices of this machine
+take part. With --distributed, so do other processes and hosts that give the same command; they must see the same
+files at the same places (a shared file system). Slurm, Open MPI, Kubernetes and Cloud TPU say who is there;
+elsewhere add --coordinator=HOST:PORT --processes=N --process=I.
 """
 
 import json
@@ -31,12 +34,23 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
+_DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Train together with other processes; see above.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "--distributed: how many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0.")
 
 
 def _train(arguments: list[str]) -> int:
     if arguments:
         raise flags.Error(f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR")
-    from deconv_jax import runtime
+    flags_of_it = {"coordinator": _COORDINATOR, "processes": _PROCESSES, "process": _PROCESS}
+    named = [name for name, flag in flags_of_it.items() if flag.value is not None]
+    if named and not _DISTRIBUTED.value:
+        raise flags.Error(f"--{named[0]} belongs to --distributed: give both or neither")
+    from deconv_jax import distributed, runtime
+
+    if _DISTRIBUTED.value:
+        distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     from deconv_jax.training import loop, workdir
 
     runtime.keep_compiled()
@@ -48,6 +62,8 @@ def _train(arguments: list[str]) -> int:
         raise flags.Error(f"{named}: there is no such file; wanted is one like configs/genre3.py") from None
     folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
     report = loop.train(config, folder, _CACHE_DIR.value)
+    if not distributed.first():
+        return 0
     print(f"test accuracy, {report['test']['by_clip']['n']} clips of {report['test']['by_song']['n']} songs:")
     for name, result in ({"network": report["test"]} | report["baselines"]).items():
         clip, song = (f"{result[by]['accuracy']:.3f}" for by in ("by_clip", "by_song"))
