@@ -50,6 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.songs_per_genre = 40  # of the built-in music
     config.data.clips_per_song = 10
     config.data.split = (0.825, 0.0875, 0.0875)  # songs for training, validation, test
+    config.data.failed_share = 0.5  # of the songs that may be broken, silent or too short before the run stops
     config.data.shuffle_labels = False  # True: labels are dealt out at random, for a network that learns no genres
 
     config.train = ConfigDict()

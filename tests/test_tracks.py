@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from deconv_jax.corpus.tracks import index_folder, load_clips, shuffle_labels, split
+from deconv_jax.corpus.store import load_clips
+from deconv_jax.corpus.tracks import index_folder, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd
 
@@ -51,7 +52,7 @@ def test_clips_know_their_song_and_bad_songs_are_named(tmp_path):
     (tmp_path / "rock" / "broken.wav").write_text("no sound")
     soundfile.write(tmp_path / "jazz" / "silent.wav", np.zeros(20000), 11025)
     parts = split(index_folder(tmp_path), (0.6, 0.2, 0.2), seed=0)
-    clips, skipped = load_clips(parts, ["jazz", "rock"], FRONT, 4)
+    clips, skipped = load_clips(parts, ["jazz", "rock"], FRONT, 4, tmp_path / "store")
     assert sorted(name for name, _ in skipped) == ["jazz/silent.wav", "rock/broken.wav"]
     assert sum(len(c.labels) for c in clips.values()) == 40
     for part, some in clips.items():
@@ -84,5 +85,5 @@ def test_nothing_readable_is_an_error(tmp_path):
         for number in range(3):
             (tmp_path / genre / f"{number}.wav").write_text("no")
     parts = split(index_folder(tmp_path), (0.4, 0.3, 0.3), seed=0)
-    with pytest.raises(InputError, match="first reason"):
-        load_clips(parts, ["a", "b"], FRONT, 2)
+    with pytest.raises(InputError, match=r"could be used for the train part; the first: "):
+        load_clips(parts, ["a", "b"], FRONT, 2, tmp_path / "store", failed_share=1)

@@ -1,15 +1,12 @@
-"""Folders of labelled music → tracks, a split by song, and clips in memory."""
+"""Folders of labelled music → tracks, and a split by song."""
 
-import concurrent.futures
 import dataclasses
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from deconv_jax import audio, runtime
+from deconv_jax import audio
 from deconv_jax.errors import InputError
-from deconv_jax.spectrogram import FrontEnd
 
 PARTS = ("train", "validation", "test")
 
@@ -110,70 +107,3 @@ def shuffle_labels(parts: dict[str, list[Track]], seed: int) -> dict[str, list[T
         labels = [tracks[i].label for i in order]
         shuffled[part] = [dataclasses.replace(t, label=label) for t, label in zip(tracks, labels, strict=True)]
     return shuffled
-
-
-@dataclasses.dataclass(frozen=True)
-class Clips:
-    """Clips of the songs of one part.
-
-    Attributes:
-      waveforms: int16 (full scale 32,768), shape (clips, samples).
-      labels: class of every clip, shape (clips,).
-      songs: index of its song among the part's tracks, shape (clips,).
-    """
-
-    waveforms: np.ndarray
-    labels: np.ndarray
-    songs: np.ndarray
-
-
-def load_clips(
-    parts: dict[str, list[Track]], labels: list[str], front_end: FrontEnd, per_song: int
-) -> tuple[dict[str, Clips], list[tuple[str, str]]]:
-    """Reads every song and cuts it into clips, evenly spread over it.
-
-    Returns:
-      Part → clips, and (name, reason) of every song that could not be used: unreadable, or silent throughout.
-
-    Raises:
-      InputError: a part or a genre of the training part has nothing left.
-    """
-    clip = front_end.clip_samples
-    flat = [(part, song, track) for part, tracks in parts.items() for song, track in enumerate(tracks)]
-
-    def read(item):
-        track = item[2]
-        try:
-            waveform = audio.read(track.path, front_end.sample_rate)
-        except InputError as error:
-            return None, str(error)
-        if not np.any(waveform):
-            return None, f"{audio.shown(track.path)}: is silent throughout"
-        starts = audio.clip_starts(len(waveform), clip, per_song)
-        pieces = np.stack([audio.cut(waveform, start, clip) for start in starts])
-        return np.round(np.clip(pieces, -1, 1 - 2**-15) * 32768).astype(np.int16), ""
-
-    found: dict[str, list] = {part: [] for part in parts}
-    skipped = []
-    with concurrent.futures.ThreadPoolExecutor(runtime.cores()) as pool:
-        results = pool.map(read, flat)
-        for (part, song, track), (pieces, reason) in zip(
-            flat, tqdm(results, total=len(flat), desc="reading music", unit="song"), strict=True
-        ):
-            if pieces is None:
-                skipped.append((track.name, reason))
-            else:
-                found[part].append((pieces, labels.index(track.label), song))
-    clips = {}
-    for part, items in found.items():
-        missing = set(range(len(labels))) - {label for _, label, _ in items}
-        if not items or (part == "train" and missing):
-            what = "any genre" if not items else f"genre {labels[min(missing)]!r}"
-            raise InputError(f"no song of {what} could be read for the {part} part; first reason: {skipped[0][1]}")
-        counts = [len(pieces) for pieces, _, _ in items]
-        clips[part] = Clips(
-            np.concatenate([pieces for pieces, _, _ in items]),
-            np.repeat([label for _, label, _ in items], counts).astype(np.int32),
-            np.repeat([song for _, _, song in items], counts).astype(np.int32),
-        )
-    return clips, skipped

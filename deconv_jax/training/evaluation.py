@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from deconv_jax.corpus.tracks import Clips
+from deconv_jax.corpus.store import Clips
 
 
 def by_song(probabilities: np.ndarray, clips: Clips) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from deconv_jax import audio, claim, distributed, pictures, runtime
 from deconv_jax.corpus import builtin
-from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, shuffle_labels, split
+from deconv_jax.corpus.store import FAILED_SHARE, Clips, load_clips
+from deconv_jax.corpus.tracks import Track, index_folder, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
 from deconv_jax.network_file import save_network
@@ -85,7 +86,15 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
         wd.write_json(workdir / "corpus.json", corpus)
     if config["data"].get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
-    clips, skipped = load_clips(parts, labels, front_end, config["data"]["clips_per_song"])
+    clips, skipped = load_clips(
+        parts,
+        labels,
+        front_end,
+        config["data"]["clips_per_song"],
+        Path(cache_dir or builtin.default_cache_dir()) / "clips",
+        config["data"].get("failed_share", FAILED_SHARE),
+        listing=workdir / "skipped.csv",
+    )
     for name, reason in skipped:
         logging.warning("skipped %s: %s", name, reason)
 
@@ -162,6 +171,8 @@ def _claim(workdir: Path, config: dict) -> None:
     there = wd.read_json(path, "run")
     if "shuffle_labels" in config["data"]:
         there["data"].setdefault("shuffle_labels", False)  # a run from before there was this setting goes on
+    if "failed_share" in config["data"]:
+        there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
