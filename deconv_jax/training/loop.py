@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from deconv_jax import audio, claim, distributed, pictures, runtime
 from deconv_jax.corpus import builtin
-from deconv_jax.corpus.store import FAILED_SHARE, Clips, load_clips
-from deconv_jax.corpus.tracks import Track, index_folder, shuffle_labels, split
+from deconv_jax.corpus.store import FAILED_SHARE, Clips, load_clips, store_clips
+from deconv_jax.corpus.tracks import PARTS, Track, index_folder, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
 from deconv_jax.network_file import save_network
@@ -86,15 +86,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
         wd.write_json(workdir / "corpus.json", corpus)
     if config["data"].get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
-    clips, skipped = load_clips(
-        parts,
-        labels,
-        front_end,
-        config["data"]["clips_per_song"],
-        Path(cache_dir or builtin.default_cache_dir()) / "clips",
-        config["data"].get("failed_share", FAILED_SHARE),
-        listing=workdir / "skipped.csv",
-    )
+    clips, skipped = _clips(config, parts, labels, front_end, workdir, cache_dir)
     for name, reason in skipped:
         logging.warning("skipped %s: %s", name, reason)
 
@@ -129,6 +121,23 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
     _save(workdir, network, variables, front_end, labels, report)
     wd.write_json(workdir / "report.json", report)
     return report
+
+
+def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir: Path, cache_dir):
+    """`load_clips`; of several processes, each stores its share of the songs before all open the store."""
+    folder = Path(cache_dir or builtin.default_cache_dir()) / "clips"
+    per_song = config["data"]["clips_per_song"]
+    if distributed.joined():
+        songs = [track for tracks in parts.values() for track in tracks]
+        store_clips(songs, folder, front_end.sample_rate, front_end.clip_samples, per_song, share=distributed.share())
+        distributed.barrier("stored")
+    listing = workdir / "skipped.csv" if distributed.first() else None
+    failed_share = config["data"].get("failed_share", FAILED_SHARE)
+    clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
+    counts = np.asarray([len(clips[part].labels) for part in PARTS])
+    if np.any(distributed.from_first(counts) != counts):
+        raise InputError(f"--cache_dir={audio.shown(folder.parent)}: holds other clips here than where process 0 runs")
+    return clips, skipped
 
 
 def _finished(workdir: Path, front_end: FrontEnd) -> dict:
