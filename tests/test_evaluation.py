@@ -65,12 +65,13 @@ def test_intervals_are_those_of_songs_drawn_one_by_one(rng):
     results, difference = evaluation.compare({"network": network}, clips, [""] * 60, seed=0)
     assert difference == {"resampled": "songs", "units": 60}
     balanced = []
-    for _ in range(1000):
+    for _ in range(500):
         drawn = np.concatenate(
             [rng.choice(np.flatnonzero(labels == label), (labels == label).sum()) for label in range(3)]
         )
         rows = np.concatenate([np.flatnonzero(clips.songs == song) for song in drawn])
-        balanced.append(balanced_accuracy_score(clips.labels[rows], network[rows].argmax(axis=1)))
+        hit = network[rows].argmax(axis=1) == clips.labels[rows]
+        balanced.append(np.mean([hit[clips.labels[rows] == label].mean() for label in range(3)]))
     found = results["network"]["by_clip"]["interval"]["balanced_accuracy"]
     np.testing.assert_allclose(found, np.quantile(balanced, [0.025, 0.975]), atol=0.03)  # about 4 standard errors
     for kind in ("by_clip", "by_song"):
@@ -121,12 +122,12 @@ def test_artists_are_drawn_where_there_are_enough_of_each_genre(rng):
 
 
 def test_intervals_hold_what_they_promise(rng):
-    """Of 60 test parts of 120 songs each, about 57 have an interval with the true accuracy in it."""
+    """Of 30 test parts of 120 songs each, 28 or 29 should have an interval with the true accuracy in it."""
     clips = clips_of(np.repeat([0, 1, 2], 40), per_song=1)
     held = 0
-    for _ in range(60):
+    for _ in range(30):
         weights = evaluation._resamples(clips.songs, clips.labels, 0)
         hits = (rng.random(120) < 0.7).astype(np.float32)
         low, high = evaluation._interval(weights @ hits / 120)
         held += low <= 0.7 <= high
-    assert held >= 50
+    assert held >= 25

@@ -337,8 +337,8 @@ def test_no_artist_stands_on_two_sides_and_every_part_has_every_genre(artists, m
     try:
         parts = split(tracks, (0.6, 0.2, 0.2), seed, fold)
     except InputError as error:
-        assert mixed, error
-        assert "no way was found" in str(error)
+        if not mixed or "no way was found" not in str(error):
+            raise
         return
     assert shared_groups(parts) == []
     assert sorted(t.name for ts in parts.values() for t in ts) == sorted(t.name for t in tracks)
