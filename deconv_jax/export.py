@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
 import logging
 import os
 import platform
@@ -18,11 +20,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio, auralisation, deconvolution, descriptors, features, gallery, pictures, untrained
+from deconv_jax import audio, auralisation, claim, deconvolution, descriptors, features, gallery, pictures, untrained
 from deconv_jax.activations import check_method
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd, analyse, lift
-from deconv_jax.training.workdir import Trained, write_csv, write_json
+from deconv_jax.training.workdir import Trained, plain, write_csv, write_json
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,9 @@ def export(
 ) -> Made:
     """Explains every file into a folder of its own below `out`, and writes one page for all of them.
 
+    A clip whose folder is there already, made of the same file with the same network, options and versions, is kept:
+    a run that was interrupted goes on. (Not for a single page, whose files are in no folder.)
+
     Args:
       trained: the network.
       paths: sound files. One that cannot be used is reported and left out; the others are done.
@@ -93,7 +98,7 @@ def export(
       offsets: seconds to skip in each file, in place of the one in `options`.
 
     Raises:
-      InputError: `out` cannot be written. ValueError: see `check`.
+      InputError: `out` cannot be written, or another process writes there. ValueError: see `check`.
     """
     check(trained, options)
     out = Path(out)
@@ -102,16 +107,22 @@ def export(
         with audio.replacing(out / ".probe") as temporary:
             temporary.write_bytes(b"")
         (out / ".probe").unlink()
+        with claim.claimed(out, "--out"):
+            return _export(trained, paths, out, options, offsets)
     except OSError as error:
         raise InputError(
             f"--out={audio.shown(out)}: cannot be written ({error.strerror}); name another folder"
         ) from None
+
+
+def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options, offsets) -> Made:
     if options.page != "none":
         gallery.check_place(out)
     front = trained.front_end
     size = (front.bins, front.clip_frames)
     twins = [untrained.twin(trained.network, trained.variables, size, seed) for seed in untrained.SEEDS]
     made = Made([], None, [])
+    settings = _settings(trained)
     pages: list[gallery.Files] = []
     inside = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"  # what a single page is put together from
     name = ""
@@ -121,7 +132,12 @@ def export(
             root = out / name / "page" if options.page == "folder" else inside / name
             page = gallery.Files(root, f"{quote(name)}/page", options.page == "folder")
             try:
-                made.folders.append(_export_clip(trained, twins, path, out / name, page, some))
+                wanted = settings | _of_file(path, some)
+                if options.page != "single" and _made_before(out / name, wanted):
+                    log.info("%s: made before", audio.shown(out / name))
+                else:
+                    _export_clip(trained, twins, path, out / name, page, some, wanted)
+                made.folders.append(out / name)
                 pages.append(page)
             except InputError as error:
                 made.failed.append(str(error))
@@ -173,7 +189,49 @@ class _Clip:
     series: dict[str, np.ndarray]
 
 
-def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: gallery.Files, options: Options) -> Path:
+def _settings(trained: Trained) -> dict[str, Any]:
+    """What the results of all clips depend on, as the manifests have it."""
+    weights = hashlib.sha256()
+    for name, value in jax.tree.leaves_with_path(trained.variables):
+        weights.update(jax.tree_util.keystr(name).encode() + np.ascontiguousarray(value).tobytes())
+    return {
+        "front_end": dataclasses.asdict(trained.front_end),
+        "untrained_seeds": untrained.SEEDS,
+        "checkpoint": str(trained.checkpoint),
+        "weights": weights.hexdigest(),
+        "training": trained.about["config"],
+        "versions": versions(),
+    }
+
+
+def _of_file(path: Path, options: Options) -> dict[str, Any]:
+    """What one clip depends on besides."""
+    try:
+        digest = ""
+        if path.is_file():
+            with open(path, "rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:  # reading it says what is wrong
+        digest = ""
+    return {
+        "source": audio.shown(path.absolute()),
+        "source_sha256": digest,
+        "options": dataclasses.asdict(options),
+    }
+
+
+def _made_before(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder, which is always whole, was made of the same with the same."""
+    try:
+        there = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(there, dict) and all(there.get(k) == v for k, v in json.loads(json.dumps(plain(wanted))).items())
+
+
+def _export_clip(
+    trained: Trained, twins, path: Path, folder: Path, page: gallery.Files, options: Options, wanted: dict[str, Any]
+) -> None:
     front = trained.front_end
     waveform, read = _load(path, trained, options)
     if folder.exists() and not (folder / "manifest.json").is_file():
@@ -208,20 +266,14 @@ def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: galler
         write_csv(partial / "features.csv", rows)
         prediction = _predict(trained, waveform)
         manifest = {
-            "source": audio.shown(path.absolute()),
+            **wanted,
             "samples_read": read,
             "samples": len(waveform),
             "sample_rate": front.sample_rate,
-            "front_end": dataclasses.asdict(front),
             "prediction": prediction,
-            "options": dataclasses.asdict(options),
-            "untrained_seeds": untrained.SEEDS,
-            "checkpoint": str(trained.checkpoint),
-            "training": trained.about["config"],
             "inactive": {
                 str(l): [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers
             },
-            "versions": versions(),
         }
         write_json(partial / "manifest.json", manifest)
         if clip.page:
@@ -241,7 +293,6 @@ def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: galler
         _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, int]:

@@ -104,10 +104,11 @@ def save_network(
     text = json.dumps(description, indent=2, allow_nan=False, default=str) + "\n"
     _fitted(json.loads(text), weights, "the network")  # what would not load is not written
     folder.mkdir(parents=True, exist_ok=True)
-    with audio.replacing(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(weights))
-    with audio.replacing(folder / DESCRIPTION) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    path = folder / DESCRIPTION
+    with audio.replacing(path) as described, audio.replacing(folder / WEIGHTS) as weighed:
+        weighed.write_bytes(save(weights))
+        described.write_text(text, encoding="utf-8")
+        path.unlink(missing_ok=True)  # killed from here on, it leaves no network rather than halves of two
     return folder
 
 

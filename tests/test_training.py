@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from deconv_jax.cli import train
 from deconv_jax.errors import InputError
-from deconv_jax.training import evaluation, loop, workdir
+from deconv_jax.training import loop, workdir
 
 CONFIG = {
     "name": "tiny",
@@ -91,8 +92,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(finished, music, tmp_path
     for moment in moments:
         left = iter(range(moment, 0, -1))
 
-        def dying(*args, left=left):
-            step = make(*args)
+        def dying(*args, left=left, **kwargs):
+            step = make(*args, **kwargs)
 
             def run(*args):
                 if next(left, None) is None:
@@ -234,7 +235,38 @@ def test_impossible_settings_are_refused_by_name(music, tmp_path, place, value, 
         loop.train(settings, tmp_path / "run")
 
 
-def test_scores_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
-    result = evaluation.scores(probabilities, np.array([0, 0, 1, 1]))
-    assert result == {"n": 4, "accuracy": 0.75, "balanced_accuracy": 0.75, "confusion": [[2, 0], [1, 1]]}
+def test_a_table_with_artists_is_divided_by_them_and_reported(music, tmp_path):
+    """No artist in two parts, also in corpus.json; a row without a file among the skipped; intervals to print."""
+    rows = [f"{g}/{n}.wav,{g},{g[0]}{n % 5}" for g in ("noise", "tone") for n in range(10)]
+    (tmp_path / "tracks.csv").write_text("\n".join(["path,genre,artist", *rows, "tone/none.wav,tone,x"]))
+    settings = config("", epochs=1)
+    settings["data"] |= {"index": str(tmp_path / "tracks.csv"), "root": str(music), "fold": "2/5", "split_by": "artist"}
+    report = loop.train(settings, tmp_path / "run")
+    corpus = workdir.read_json(tmp_path / "run" / "corpus.json", "run")
+    parts = [set(groups) for groups in corpus["groups"].values()]
+    assert [len(groups) for groups in parts] == [6, 2, 2]
+    assert len(set.union(*parts)) == 10
+    assert {p: len(names) for p, names in corpus["songs"].items()} == {"train": 12, "validation": 4, "test": 4}
+    assert report["artists"] == {"train": 6, "validation": 2, "test": 2}
+    assert "no file" in dict(report["skipped"])["tone/none.wav"]
+    text = train._summary(report)
+    assert "16 test clips" in text
+    assert "over 4 songs" in text
+    assert text.count("[") == 2 * (4 * 2 + 1) + 1
+    old = {k: v for k, v in report.items() if k != "difference"}
+    for result in (old["test"], *old["baselines"].values()):
+        for kind in ("by_clip", "by_song"):
+            result[kind] = {k: result[kind][k] for k in ("n", "accuracy", "balanced_accuracy", "confusion")}
+    assert "[" not in train._summary(old)
+    settings["data"]["split_by"] = "album"
+    with pytest.raises(ValueError, match=r"config\.data\.split_by must be artist or song"):
+        loop.train(settings, tmp_path / "other")
+
+
+def test_a_run_from_before_there_were_tables_goes_on(finished, music):
+    settings = config(music)
+    settings["data"] |= {"index": "", "fold": "", "split_by": "artist", "shuffle_labels": False}
+    assert loop.train(settings, finished[0]) == finished[1]
+    settings["data"]["fold"] = "1/3"
+    with pytest.raises(InputError, match=r'config\.data\.fold \("" there, "1/3" now\)'):
+        loop.train(settings, finished[0])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from deconv_jax import distributed
 from deconv_jax.errors import InputError
 
 WRONG_FLAGS = 2
@@ -32,6 +33,10 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
         arguments = flags.FLAGS(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
         return _fail(str(error), WRONG_FLAGS)
+    return distributed.ending(lambda: _status(main, arguments))
+
+
+def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         return main(arguments)
     except flags.Error as error:

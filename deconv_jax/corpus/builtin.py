@@ -25,7 +25,7 @@ import numpy as np
 
 from deconv_jax.corpus.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.corpus.styles import GENRES
-from deconv_jax.runtime import cores
+from deconv_jax.runtime import cores, end_with_parent
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -273,7 +273,7 @@ def _written(paths: list[Path], workers: int) -> Iterator[None]:
     if workers > 1:
         # spawn: a fork of a process in which JAX runs threads may hang.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
         try:
             # Spread the genres, or the slowest would all come last.
             order = sorted(paths, key=lambda path: path.stem.rsplit("_")[-1])

@@ -1,5 +1,8 @@
 """The training run: music → clips → a network that names their genre, with checkpoints and a report."""
 
+import contextlib
+import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +16,17 @@ import orbax.checkpoint as ocp
 from absl import logging
 from tqdm import tqdm
 
-from deconv_jax import audio, pictures, runtime
+from deconv_jax import audio, claim, distributed, pictures, runtime
 from deconv_jax.corpus import builtin
-from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, shuffle_labels, split
+from deconv_jax.corpus.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
+from deconv_jax.corpus.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
 from deconv_jax.network_file import save_network
 from deconv_jax.spectrogram import FrontEnd, analyse
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
+from deconv_jax.training.devices import Devices, ahead, all_devices, feed
 
 State = dict[str, Any]
 
@@ -30,7 +35,8 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     """Trains the network that a config describes, or goes on where an interrupted run stopped.
 
     Everything that is random follows from `config["seed"]` and the step, so a run that was interrupted ends with
-    the numbers of one that was not.
+    the numbers of one that was not. All devices of all processes share every batch (`deconv_jax.training.devices`); of
+    several processes, the first alone reads and writes the workdir.
 
     Args:
       config: settings as in `configs/genre3.py`, as plain dicts.
@@ -38,44 +44,58 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
       cache_dir: where the built-in music is kept; the platform's cache if left out.
 
     Returns:
-      The report, as in `report.json`.
+      The report, as in `report.json`; an empty one in all processes but the first.
 
     Raises:
-      InputError: the music or the workdir cannot be used. ValueError: a setting is wrong.
-      FloatingPointError: the loss is no number any more; the message names the step.
+      InputError: the music or the workdir cannot be used, or another run is at work in it. ValueError: a setting is
+        wrong. FloatingPointError: the loss is no number any more; the message names the step.
     """
     runtime.keep_freed_memory()
     workdir = Path(workdir).absolute()
-    front_end = wd.front_end(config)
-    _check_training(config["train"], wd.network(config, 2), front_end)
+    _check_training(config["train"], wd.network(config, 2), wd.front_end(config))
+    if not distributed.first():
+        return _train(config, workdir, cache_dir)
+    flag = f"--workdir={audio.shown(workdir)}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _claim(workdir, config)
+        with claim.claimed(workdir, "--workdir", ["network"]):
+            return _train(config, workdir, cache_dir)
     except OSError as error:
-        raise InputError(
-            f"--workdir={audio.shown(workdir)}: cannot be written ({error.strerror}); name another"
-        ) from None
-    if (workdir / "report.json").is_file():
-        logging.info("This run is finished; its report is %s", workdir / "report.json")
-        report = wd.read_json(workdir / "report.json", "report")
-        if not (workdir / "network").is_dir():  # a run of version 0.1
-            trained = wd.load(workdir)
-            _save(workdir, trained.network, trained.variables, front_end, trained.labels, report)
-        return report
+        what = error.strerror or str(error).splitlines()[0]
+        raise InputError(f"{flag}: cannot be written ({what}); free some space or name another") from None
 
-    tracks = _tracks(config, cache_dir)
-    parts = split(tracks, config["data"]["split"], config["seed"])
+
+def _train(config: dict, workdir: Path, cache_dir) -> dict:
+    front_end = wd.front_end(config)
+    first = distributed.first()
+    if first:
+        _claim(workdir, config)
+    done = first and (workdir / "report.json").is_file()
+    if distributed.from_first(np.int32(done)):
+        return _finished(workdir, front_end) if first else {}
+
+    tracks, left_out = _tracks(config, cache_dir)
+    parts = split(tracks, config["data"]["split"], config["seed"], config["data"].get("fold", ""))
     labels = sorted({t.label for t in tracks})
-    corpus = {"labels": labels, "songs": {p: [t.name for t in ts] for p, ts in parts.items()}}
-    if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
-        raise InputError(
-            f"--workdir={audio.shown(workdir)}: was begun with other songs than are there now; "
-            "restore them, or name another --workdir"
-        )
-    wd.write_json(workdir / "corpus.json", corpus)
+    corpus: dict[str, Any] = {"labels": labels, "songs": {p: [t.name for t in ts] for p, ts in parts.items()}}
+    artists = {p: [t.group for t in ts] for p, ts in parts.items()}
+    if any(map(any, artists.values())):
+        corpus["groups"] = artists
+    if shared := shared_groups(parts):
+        logging.warning("the index puts %d artists into more than one part, such as %s", len(shared), shared[0])
+    if first:
+        if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
+            raise InputError(
+                f"--workdir={audio.shown(workdir)}: was begun with other songs than are there now; "
+                "restore them, or name another --workdir"
+            )
+        wd.write_json(workdir / "corpus.json", corpus)
     if config["data"].get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
-    clips, skipped = load_clips(parts, labels, front_end, config["data"]["clips_per_song"])
+    clips, skipped = _clips(config, parts, labels, front_end, workdir, cache_dir)
+    skipped = left_out + skipped
+    if first:
+        write_skipped(workdir / "skipped.csv", skipped)
     for name, reason in skipped:
         logging.warning("skipped %s: %s", name, reason)
 
@@ -86,18 +106,24 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     run = _Run(network, optimiser, front_end, clips, config)
     history, best = _fit(run, state, workdir)
 
-    variables = {"params": best["params"], "input": best["input"]}
-    test = evaluation.clip_and_song_scores(predict(network, variables, front_end, clips["test"]), clips["test"])
+    variables = run.devices.replicate({"params": best["params"], "input": best["input"]})
+    predictions = {"network": predict(network, variables, front_end, clips["test"], devices=run.devices)}
+    if not first:
+        return {}
     logging.info("Measuring the baselines")
-    base = evaluation.baselines(clips["train"], clips["test"], len(labels), front_end.sample_rate)
+    predictions |= evaluation.baselines(clips["train"], clips["test"], len(labels), front_end.sample_rate)
+    base, difference = evaluation.compare(predictions, clips["test"], artists["test"], config["seed"])
+    test = base.pop("network")
     report = {
         "labels": labels,
         "clips": {p: len(c.labels) for p, c in clips.items()},
         "songs": {p: len(np.unique(c.songs)) for p, c in clips.items()},
+        "artists": {p: len({artists[p][s] for s in c.songs} - {""}) for p, c in clips.items()},
         "best_step": int(best["step"]),
         "steps": history[-1]["step"],
         "test": test,
         "baselines": base,
+        "difference": difference,
         "skipped": [list(s) for s in skipped],
     }
     accuracies = {"network": test["by_clip"]["accuracy"]} | {n: b["by_clip"]["accuracy"] for n, b in base.items()}
@@ -106,6 +132,32 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
         temporary.write_bytes(pictures.training_sheet(history, confusion, labels, accuracies))
     _save(workdir, network, variables, front_end, labels, report)
     wd.write_json(workdir / "report.json", report)
+    return report
+
+
+def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir: Path, cache_dir):
+    """`load_clips`; of several processes, each stores its share of the songs before all open the store."""
+    folder = Path(cache_dir or builtin.default_cache_dir()) / "clips"
+    per_song = config["data"]["clips_per_song"]
+    if distributed.joined():
+        songs = [track for tracks in parts.values() for track in tracks]
+        store_clips(songs, folder, front_end.sample_rate, front_end.clip_samples, per_song, share=distributed.share())
+        distributed.barrier("stored")
+    listing = workdir / "skipped.csv" if distributed.first() else None
+    failed_share = config["data"].get("failed_share", FAILED_SHARE)
+    clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
+    counts = np.asarray([len(clips[part].labels) for part in PARTS])
+    if np.any(distributed.from_first(counts) != counts):
+        raise InputError(f"--cache_dir={audio.shown(folder.parent)}: holds other clips here than where process 0 runs")
+    return clips, skipped
+
+
+def _finished(workdir: Path, front_end: FrontEnd) -> dict:
+    logging.info("This run is finished; its report is %s", workdir / "report.json")
+    report = wd.read_json(workdir / "report.json", "report")
+    if not (workdir / "network").is_dir():  # a run of version 0.1
+        trained = wd.load(workdir)
+        _save(workdir, trained.network, trained.variables, front_end, trained.labels, report)
     return report
 
 
@@ -130,6 +182,10 @@ def _check_training(settings: dict, network: Network, front_end: FrontEnd) -> No
         raise ValueError(f"config.train.learning_rate must be above 0, not {settings['learning_rate']}")
 
 
+_ADDED = {"shuffle_labels": False, "index": "", "fold": "", "split_by": "artist"}
+"""Settings of config.data that came after the first version, and what they were before."""
+
+
 def _claim(workdir: Path, config: dict) -> None:
     """Writes config.json, or checks that the run that is here already is this one."""
     path = workdir / "config.json"
@@ -138,8 +194,11 @@ def _claim(workdir: Path, config: dict) -> None:
         wd.write_json(path, config)
         return
     there = wd.read_json(path, "run")
-    if "shuffle_labels" in config["data"]:
-        there["data"].setdefault("shuffle_labels", False)  # a run from before there was this setting goes on
+    for name, default in _ADDED.items():  # a run from before there was this setting goes on
+        if name in config["data"]:
+            there["data"].setdefault(name, default)
+    if "failed_share" in config["data"]:
+        there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
@@ -156,10 +215,25 @@ def _flat(tree, prefix="") -> dict[str, str]:
     return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{key}".lstrip(".")).items()}
 
 
-def _tracks(config: dict, cache_dir) -> list[Track]:
+def _tracks(config: dict, cache_dir) -> tuple[list[Track], list[tuple[str, str]]]:
+    """The tracks that the settings name, and (name, reason) of those that cannot be used."""
     data = config["data"]
-    if data["root"]:
-        return index_folder(data["root"])
+    split_by = data.get("split_by", "artist")
+    if split_by not in ("artist", "song"):
+        raise ValueError(f"config.data.split_by must be artist or song, not {split_by!r}")
+    skipped: list[tuple[str, str]] = []
+    if data.get("index"):
+        tracks, skipped = index_table(data["index"], data["root"] or None)
+    elif data["root"]:
+        tracks = index_folder(data["root"])
+    else:
+        tracks = _builtin(data, cache_dir)
+    if split_by == "song":
+        tracks = [dataclasses.replace(t, group="") for t in tracks]
+    return tracks, skipped
+
+
+def _builtin(data: dict, cache_dir) -> list[Track]:
     try:
         files = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
     except OSError as error:
@@ -175,11 +249,20 @@ class _Run:
         self.seed, self.settings = config["seed"], config["train"]
         counts = np.bincount(clips["train"].labels, minlength=network.classes)
         self.class_weights = (counts.sum() / (network.classes * counts)).astype(np.float32)
-        self.step = make_train_step(network, optimiser, front_end, self.class_weights, self.seed)
+        self.devices = all_devices()
+        self.size = min(self.settings["batch_size"], len(clips["train"].labels))
+        sharing = {"devices": self.devices, "size": self.size} if self.devices.several else {}
+        self.step = make_train_step(network, optimiser, front_end, self.class_weights, self.seed, **sharing)
 
 
 def make_train_step(
-    network: Network, optimiser: optax.GradientTransformation, front_end: FrontEnd, class_weights: np.ndarray, seed: int
+    network: Network,
+    optimiser: optax.GradientTransformation,
+    front_end: FrontEnd,
+    class_weights: np.ndarray,
+    seed: int,
+    devices: Devices | None = None,
+    size: int | None = None,
 ) -> Callable[[State, Any, Any], tuple[State, jax.Array, jax.Array]]:
     """One compiled step of gradient descent, spectrograms included.
 
@@ -187,29 +270,38 @@ def make_train_step(
       class_weights: weight of each class in the loss, shape (classes,), so that a rare genre counts as much as a
         common one.
       seed: of the dropout; the step's number is folded in.
+      devices: that share the batch; None for one.
+      size: clips of a batch; what comes after them only fills up the devices, and counts for nothing.
 
     Returns:
       A function (state, waveforms int16 (clips, samples), labels (clips,)) → (state, loss, number right).
     """
 
+    def heard(waveforms):
+        return magnitudes(waveforms, front_end)
+
+    if devices is not None:
+        heard = devices.each_clip(heard)
+
     def step(state, waveforms, labels):
-        magnitude = magnitudes(waveforms, front_end)
+        magnitude = heard(waveforms)
+        clips = len(labels) if size is None else size
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
 
         def loss_of(params):
             variables = {"params": params, "input": state["input"]}
             logits, _ = network.apply(variables, magnitude, train=True, rngs={"dropout": key})
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses * jnp.asarray(class_weights)[labels]), logits
+            return jnp.mean((losses * jnp.asarray(class_weights)[labels])[:clips]), logits
 
         (loss, logits), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
         updates, opt_state = optimiser.update(gradient, state["opt_state"], state["params"])
-        right = jnp.sum(logits.argmax(axis=-1) == labels)
+        right = jnp.sum((logits.argmax(axis=-1) == labels)[:clips])
         params = optax.apply_updates(state["params"], updates)
         new = state | {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
         return new, loss, right
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if devices is None else devices.whole())
 
 
 def magnitudes(waveforms, front_end: FrontEnd) -> jax.Array:
@@ -218,15 +310,35 @@ def magnitudes(waveforms, front_end: FrontEnd) -> jax.Array:
     return analyse(front_end, jnp.asarray(waveforms, jnp.float32) * scale)[1]
 
 
-def predict(network: Network, variables, front_end: FrontEnd, clips: Clips, batch: int = 16) -> np.ndarray:
-    """Probabilities of every clip, shape (clips, classes)."""
-    apply = jax.jit(lambda v, w: jax.nn.softmax(network.apply(v, magnitudes(w, front_end))[0]))
-    rows = []
-    for first in range(0, len(clips.labels), batch):
-        some = clips.waveforms[first : first + batch]
-        padded = np.pad(some, ((0, batch - len(some)), (0, 0)))
-        rows.append(np.asarray(apply(variables, padded))[: len(some)])
-    return np.concatenate(rows)
+def predict(
+    network: Network, variables, front_end: FrontEnd, clips: Clips, batch: int = 16, devices: Devices | None = None
+) -> np.ndarray:
+    """Probabilities of every clip, shape (clips, classes).
+
+    Args:
+      variables: on the devices, if there are several (`Devices.replicate`).
+      batch: clips at a time.
+      devices: that share a batch, each with the same share; by default all there are.
+    """
+    devices = devices or all_devices()
+    apply = _probabilities(network, front_end, devices)
+    size = devices.rows(batch)
+    indices = np.arange(len(clips.labels))
+    batches = (indices[first : first + size] for first in range(0, len(indices), size))
+
+    def read(some):
+        return devices.deal(
+            size, (front_end.clip_samples,), np.int16, lambda first, last: clips.waveforms[some[first:last]]
+        )
+
+    rows = [np.asarray(apply(variables, waveforms)) for waveforms in ahead(read, batches)]
+    return np.concatenate(rows)[: len(indices)]
+
+
+@functools.lru_cache(maxsize=8)
+def _probabilities(network: Network, front_end: FrontEnd, devices: Devices) -> Callable:
+    heard = devices.each_clip(lambda waveforms: magnitudes(waveforms, front_end))
+    return jax.jit(lambda v, w: jax.nn.softmax(network.apply(v, heard(w))[0]), out_shardings=devices.whole())
 
 
 def _initial_state(network: Network, optimiser, front_end: FrontEnd, clips: Clips, seed: int) -> State:
@@ -250,74 +362,75 @@ def _initial_state(network: Network, optimiser, front_end: FrontEnd, clips: Clip
         "input": {"mean": jnp.asarray(mean, jnp.float32), "scale": jnp.asarray(scale, jnp.float32)},
         "opt_state": optimiser.init(params),
         "step": jnp.zeros((), jnp.int32),
-        "epoch_loss": np.zeros((), np.float64),
-        "epoch_right": np.zeros((), np.int64),
     }
 
 
 def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
-    """Runs the epochs that are left; returns the history and the best state's params, input and step."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-    last = ocp.CheckpointManager(workdir / "checkpoints" / "last", options=options)
-    best = ocp.CheckpointManager(workdir / "checkpoints" / "best", options=options)
-    history = []
-    if last.latest_step() is not None:
-        state = last.restore(last.latest_step(), args=ocp.args.StandardRestore(state))
-        logging.info("Going on from step %d of %s", int(state["step"]), workdir)
-    done = int(state["step"])
-    for step in best.all_steps():  # saved just before the run was killed, ahead of `last`
-        if step > done:
-            best.delete(step)
-    metrics = workdir / "metrics.jsonl"
-    if metrics.is_file():
-        lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
-        history = [line for line in lines if line["step"] <= done]
-    train, settings = run.clips["train"], run.settings
-    size = min(settings["batch_size"], len(train.labels))
-    steps = len(train.labels) // size
-    for epoch in range(done // steps, settings["epochs"]):
-        order = np.random.Generator(np.random.PCG64([run.seed, epoch])).permutation(len(train.labels))
-        state = _epoch(run, state, last, train, order, size, steps, epoch)
-        seen = steps * size
-        validation = predict(
-            run.network, {k: state[k] for k in ("params", "input")}, run.front_end, run.clips["validation"]
-        )
+    """Runs the epochs that are left; returns the history and the best state's params, input and step.
+
+    Of several processes, the first alone has history and checkpoints; the others get its state.
+    """
+    best = jax.tree.map(np.asarray, {k: state[k] for k in BEST})
+    history: list[dict] = []
+    totals = _no_totals()
+    with contextlib.closing(_Keeper(workdir)) if distributed.first() else contextlib.nullcontext() as keeper:
+        if keeper:
+            state, totals, history = keeper.latest(state, totals)
+        state = run.devices.replicate(state)
         labels = run.clips["validation"].labels
-        likelihood = np.log(np.maximum(validation[np.arange(len(labels)), labels], 1e-12))
-        weights = run.class_weights[labels]
-        entry = {
-            "epoch": epoch + 1,
-            "step": int(state["step"]),
-            "train_loss": float(state["epoch_loss"]) / steps,
-            "train_accuracy": int(state["epoch_right"]) / seen,
-            "validation_loss": float(-np.sum(likelihood * weights) / np.sum(weights)),
-            "validation_accuracy": evaluation.scores(validation, labels)["accuracy"],
-        }
-        if entry["validation_loss"] < min((h["validation_loss"] for h in history), default=np.inf):
-            keep = {k: state[k] for k in ("params", "input", "step")}
-            best.save(entry["step"], args=ocp.args.StandardSave(keep))
-        history.append(entry)
-        with audio.replacing(metrics) as temporary:
-            temporary.write_text("".join(json.dumps(h) + "\n" for h in history))
-        state = state | {"epoch_loss": np.zeros((), np.float64), "epoch_right": np.zeros((), np.int64)}
-        last.save(entry["step"], args=ocp.args.StandardSave(state), force=True)
-    restored = best.restore(best.latest_step(), args=ocp.args.StandardRestore())
-    last.close()
-    best.close()
-    return history, restored
+        steps = len(run.clips["train"].labels) // run.size
+        for epoch in range(int(state["step"]) // steps, run.settings["epochs"]):
+            state, totals = _epoch(run, state, totals, keeper, steps, epoch)
+            variables = {k: state[k] for k in ("params", "input")}
+            validation = predict(run.network, variables, run.front_end, run.clips["validation"], devices=run.devices)
+            likelihood = np.log(np.maximum(validation[np.arange(len(labels)), labels], 1e-12))
+            weights = run.class_weights[labels]
+            entry = {
+                "epoch": epoch + 1,
+                "step": int(state["step"]),
+                "train_loss": float(totals["epoch_loss"]) / steps,
+                "train_accuracy": int(totals["epoch_right"]) / (steps * run.size),
+                "validation_loss": float(-np.sum(likelihood * weights) / np.sum(weights)),
+                "validation_accuracy": evaluation.scores(validation, labels)["accuracy"],
+            }
+            totals = _no_totals()
+            if keeper:
+                better = entry["validation_loss"] < min((h["validation_loss"] for h in history), default=np.inf)
+                history.append(entry)
+                keeper.epoch_over(state, history, better)
+        if keeper:
+            best = keeper.best_of(best)
+    return history, best
 
 
-def _epoch(run: _Run, state: State, last, train: Clips, order, size: int, steps: int, epoch: int) -> State:
+BEST = ("params", "input", "step")
+"""What is kept of the best state."""
+
+
+def _no_totals() -> State:
+    """Loss and number right of the epoch so far."""
+    return {"epoch_loss": np.zeros((), np.float64), "epoch_right": np.zeros((), np.int64)}
+
+
+def _epoch(
+    run: _Run, state: State, totals: State, keeper: "_Keeper | None", steps: int, epoch: int
+) -> tuple[State, State]:
     """The rest of one epoch, from the state's step."""
-    total, right = float(state["epoch_loss"]), int(state["epoch_right"])
+    train, size = run.clips["train"], run.size
+    total, right = float(totals["epoch_loss"]), int(totals["epoch_right"])
     begin = int(state["step"]) - epoch * steps
+    order = np.random.Generator(np.random.PCG64([run.seed, epoch])).permutation(len(train.labels))
+    batches = (np.sort(order[index * size : (index + 1) * size]) for index in range(begin, steps))
     bar = tqdm(
-        total=steps * size, initial=begin * size, unit="clip", desc=f"epoch {epoch + 1}/{run.settings['epochs']}"
+        total=steps * size,
+        initial=begin * size,
+        unit="clip",
+        desc=f"epoch {epoch + 1}/{run.settings['epochs']}",
+        disable=keeper is None,
     )
-    with bar:
-        for index in range(begin, steps):
-            batch = np.sort(order[index * size : (index + 1) * size])
-            state, device_loss, hits = run.step(state, train.waveforms[batch], train.labels[batch])
+    with bar, contextlib.closing(feed(run.devices, train, run.front_end.clip_samples, batches)) as fed:
+        for index, (waveforms, labels) in enumerate(fed, begin):
+            state, device_loss, hits = run.step(state, waveforms, labels)
             loss = float(device_loss)  # waits for the step
             step = int(state["step"])
             if not np.isfinite(loss):
@@ -326,10 +439,85 @@ def _epoch(run: _Run, state: State, last, train: Clips, order, size: int, steps:
                     "and train in a new --workdir"
                 )
             total, right = total + loss, right + int(hits)
-            state = state | {"epoch_loss": np.asarray(total), "epoch_right": np.asarray(right)}
+            totals = {"epoch_loss": np.asarray(total), "epoch_right": np.asarray(right)}
             seen = (index + 1) * size
             bar.set_postfix(loss=f"{total / (index + 1):.3f}", accuracy=f"{right / seen:.3f}", refresh=False)
             bar.update(size)
-            if step % run.settings["checkpoint_steps"] == 0 and index + 1 < steps:
-                last.save(step, args=ocp.args.StandardSave(state), force=True)
-    return state
+            if keeper and step % run.settings["checkpoint_steps"] == 0 and index + 1 < steps:
+                keeper.save_last(state | totals)
+    return state, totals
+
+
+class _Keeper:
+    """Checkpoints and metrics of a run: what lets it go on.
+
+    Everything is written as NumPy arrays by one process, so that a run may go on with other devices. At the end of an
+    epoch the best state, then the metrics, then the last state are saved: what is ahead of the last state when a run
+    is killed is made again by the next.
+    """
+
+    def __init__(self, workdir: Path):
+        self.metrics = workdir / "metrics.jsonl"
+        alone = {}
+        if distributed.joined():
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+            )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=not alone, **alone
+        )
+        folders = [workdir / "checkpoints" / name for name in ("last", "best")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.last, self.best = (ocp.CheckpointManager(folder, options=options) for folder in folders)
+
+    def close(self) -> None:
+        self.last.close()
+        self.best.close()
+
+    def latest(self, state: State, totals: State) -> tuple[State, State, list[dict]]:
+        """The state, the epoch's totals and the history to go on from; those given if nothing is kept yet."""
+        history = []
+        step = self.last.latest_step()
+        if step is not None:
+            template = jax.tree.map(np.asarray, state | totals)
+            found = self.last.restore(step, args=ocp.args.StandardRestore(template))
+            state, totals = ({k: found[k] for k in tree} for tree in (state, totals))
+            logging.info("Going on from step %d", step)
+        done = int(state["step"])
+        for step in self.best.all_steps():  # saved just before the run was killed, ahead of `last`
+            if step > done:
+                self.best.delete(step)
+        if self.metrics.is_file():
+            lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+            history = [line for line in lines if line["step"] <= done]
+        return state, totals, history
+
+    def epoch_over(self, state: State, history: list[dict], better: bool) -> None:
+        """Keeps the state at an epoch's end, as the best too if it is."""
+        if better:
+            self._save(self.best, {k: state[k] for k in BEST})
+        wd.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
+        self.save_last(state | _no_totals())
+
+    def save_last(self, state: State) -> None:
+        """Keeps the state and its epoch's totals as those to go on from."""
+        self._save(self.last, state, force=True)
+
+    def best_of(self, template: State) -> State:
+        """The best state there was."""
+        return self.best.restore(self.best.latest_step(), args=ocp.args.StandardRestore(template))
+
+    @staticmethod
+    def _save(manager: ocp.CheckpointManager, state: State, **how) -> None:
+        state = jax.tree.map(np.asarray, state)
+        try:
+            manager.save(int(state["step"]), args=ocp.args.StandardSave(state), **how)
+        except Exception as error:  # TensorStore's have no type of their own
+            reason = " ".join(str(error).split())
+            if "no space left" in reason.lower() or "quota" in reason.lower():
+                raise InputError(
+                    f"{audio.shown(manager.directory)}: the disk is full, so the checkpoint of step {state['step']} "
+                    "could not be written; free some space, and the same command goes on from the one before"
+                ) from None
+            raise

@@ -10,10 +10,12 @@ report.json, report.png    test results beside the baselines; written last
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
 
@@ -36,8 +38,15 @@ def default_workdir(name: str = "genre3") -> Path:
 
 def write_json(path: Path, value) -> None:
     """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
-    with audio.replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text whole, and to the disk itself, so that not even a power cut leaves an empty file of its name."""
+    with audio.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
@@ -160,7 +169,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
             f"--checkpoint={audio.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
             "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
         ) from None
-    variables = {"params": stored["params"], "input": stored["input"]}
+    variables = jax.tree.map(jnp.asarray, {"params": stored["params"], "input": stored["input"]})
     check_shapes(net, variables, front, checkpoint)
     report = workdir / "report.json"
     about = {"config": config, "report": read_json(report, "report") if report.is_file() else None}

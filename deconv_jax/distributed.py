@@ -1,0 +1,222 @@
+"""Several processes, on one host or on many, that work on one run together: `--distributed`.
+
+Every process gives the same command. They find each other through `jax.distributed`; process 0 is the one that
+writes and prints. What is said here about a process that dies: its sockets close, so a CPU's collective (Gloo) fails
+at once in all others, and so does the coordination service where it was process 0. Where nothing is under way, a
+thread notices that it gives no more signs of life. In every case the others end with one line and a status that is
+not zero, and the same commands go on from the last checkpoint.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from deconv_jax.errors import InputError
+
+JOIN_SECONDS = 300
+"""How long a process waits for the others to start."""
+
+SIGN_SECONDS, SILENT_SECONDS = 2.0, 30.0
+"""Between signs of life of a process, and after how long without one it is taken for dead."""
+
+_FOREVER_MS = 7 * 24 * 3600 * 1000
+
+
+def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Joins the other processes of this run; to be called before anything else of JAX.
+
+    Args:
+      coordinator: "host:port" of process 0, with a port that is free there; processes: how many there are; process:
+        which one this is, from 0. What is left out is taken from the cluster's environment: Slurm, Open MPI,
+        Kubernetes (GKE) and Cloud TPU have one.
+
+    Raises:
+      ValueError: an argument is wrong, or left out where no environment has it.
+      InputError: the others cannot be reached.
+    """
+    import jax
+
+    host, colon, port = (coordinator or "").rpartition(":")
+    if coordinator is not None and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"--coordinator={coordinator}: wanted is the host and a free port of process 0, host:port")
+    if processes is not None and processes < 1:
+        raise ValueError(f"--processes={processes}: must be at least 1")
+    if process is not None and not 0 <= process < (processes or process + 1):
+        raise ValueError(f"--process={process}: must be at least 0 and below --processes={processes}")
+    if coordinator is not None and process:
+        _reach(coordinator, host, int(port))
+    _say_when_aborted()
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=100,  # the watch below is quicker, and says more
+            shutdown_timeout_seconds=24 * 3600,  # while process 0 measures the baselines of a large corpus
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            "--distributed: no cluster's environment (Slurm, Open MPI, Kubernetes, Cloud TPU) says what the run "
+            f"consists of ({str(error).rstrip('.')}); name --coordinator=HOST:PORT, --processes=N and --process=I"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"--distributed: the processes did not find each other ({reason})") from None
+    if jax.process_count() > 1:
+        threading.Thread(target=_watch, name="watch", daemon=True).start()
+
+
+def _reach(coordinator: str, host: str, port: int) -> None:
+    """Waits until process 0 listens, which JAX does too, but gives up with a stack dump."""
+    until = time.monotonic() + JOIN_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), port), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                reason = error.strerror or error
+                raise InputError(
+                    f"--coordinator={coordinator}: process 0 cannot be reached there ({reason}); start it, or name "
+                    "its host and port"
+                ) from None
+            time.sleep(0.5)
+
+
+def joined() -> bool:
+    """Whether this process is one of several."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def share() -> tuple[int, int]:
+    """(which process this is, how many there are); (0, 1) for one by itself."""
+    if not joined():
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return share()[0] == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here, however long that takes."""
+    if joined():
+        _client().wait_at_barrier(f"deconv_jax/{name}", _FOREVER_MS)
+
+
+def from_first(tree):
+    """Process 0's arrays, for all; every process gives a tree of the same shapes, and gets NumPy arrays back."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if not joined():
+        return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def ending(main: Callable[[], int]) -> int:
+    """Runs a command; one of several processes that fails ends at once, so that the others notice.
+
+    (An ordinary exit would wait for all others to end, and they for this one's next batch.)
+    """
+    try:
+        status = main()
+    except BaseException as error:
+        if not joined():
+            raise
+        if _lost(error):
+            reason = str(error).splitlines()[0][:200]
+            print(f"error: {_another_died()} ({reason})", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        status = 1
+    if status and joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether it says that another process is gone: a collective's error has no type of its own."""
+    signs = ("gloo", "nccl", "collective", "connection", "unavailable", "coordination service", "deadline_exceeded")
+    known = isinstance(error, RuntimeError | ValueError | OSError)
+    return known and any(sign in str(error).lower() for sign in signs)
+
+
+def _another_died(which: str = "another process of this run") -> str:
+    number, count = share()
+    return (
+        f"process {number} of {count}: {which} is gone, and nothing goes on without it; start all of them again: "
+        "they go on from the last checkpoint"
+    )
+
+
+def _client():
+    from jax._src import distributed  # no public name; Orbax uses it too
+
+    return distributed.global_state.client
+
+
+def _watch() -> None:
+    """Gives signs of life, and ends this process when another gives none any more."""
+    number, count = share()
+    client = _client()
+    seen = {i: ("", time.monotonic()) for i in range(count)}
+    sign = 0
+    while True:
+        sign += 1
+        try:
+            client.key_value_set(f"deconv_jax/alive/{number}", str(sign), allow_overwrite=True)
+            found = {int(key.rsplit("/", 1)[1]): value for key, value in client.key_value_dir_get("deconv_jax/alive/")}
+        except Exception:  # the service is over: at the run's end, or with process 0, of which JAX tells
+            return
+        now = time.monotonic()
+        seen = {i: (found[i], now) if found.get(i, "") != last[0] else last for i, last in seen.items()}
+        silent = [i for i, (_, since) in seen.items() if i != number and now - since > SILENT_SECONDS]
+        if silent:
+            print(f"\nerror: {_another_died(f'process {silent[0]}')}", file=sys.stderr, flush=True)
+            os._exit(1)
+        time.sleep(SIGN_SECONDS)
+
+
+def _say_when_aborted() -> None:
+    """Ends the stack dump with which JAX's runtime aborts by a line that says what to do.
+
+    The runtime aborts in a thread of its own when it loses its coordinator; Python's own handlers would never run.
+    """
+    number = int(signal.SIGABRT)
+    _aborted.append(_HANDLER(_on_abort))  # kept for as long as the process lives
+    try:
+        ctypes.CDLL(None).signal(number, _aborted[-1])
+    except (OSError, AttributeError):
+        return
+
+
+def _on_abort(_: int) -> None:
+    os.write(
+        2,
+        b"\nerror: process 0 of this run is gone or could not be reached, and nothing goes on without it; start all "
+        b"of them again: they go on from the last checkpoint\n",
+    )
+    os._exit(1)
+
+
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
+_aborted: list = []
