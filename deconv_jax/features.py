@@ -22,7 +22,7 @@ KINDS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """Numbers of the features of one layer for one clip; every array has shape (features,).
+    """Numbers of the features of one layer; every array has shape (features,) for one clip, (clips, features) for more.
 
     Attributes:
       active: share of the pooled map above zero.
@@ -30,7 +30,7 @@ class Measures:
       energy: sum of the image's squares, before any gain.
       negative: share of that energy in negative values, 0 to 1; 0 for an inactive feature.
       centroid: mean frequency in Hz, weighted by the image's energy; NaN for an inactive feature.
-      bands: share of the energy in each of `BANDS`, shape (features, bands); 0 for an inactive feature.
+      bands: share of the energy in each of `BANDS`, shape (..., features, bands); 0 for an inactive feature.
       inactive: the pooled map is nowhere above zero, and the image is zero everywhere.
     """
 
@@ -69,6 +69,19 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
         bands=np.stack(bands, axis=1) / some[:, None],
         inactive=(maps.max(axis=(1, 2)) <= 0) & (energy == 0),
     )
+
+
+def columns(measures: Measures) -> dict[str, np.ndarray]:
+    """The measures by the names that they have in every table, each of shape (..., features)."""
+    named = {
+        "active_fraction": measures.active,
+        "activation_maximum": measures.maximum,
+        "activation_mean": measures.mean,
+        "energy": measures.energy,
+        "negative_share": measures.negative,
+        "centroid_hz": measures.centroid,
+    }
+    return named | {f"{band}_share": measures.bands[..., place] for place, (band, *_) in enumerate(BANDS)}
 
 
 def strongest(measures: Measures, count: int) -> np.ndarray:

@@ -21,6 +21,7 @@ class Track:
     path: Path
     name: str
     label: str
+    group: str = ""
 
 
 def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
