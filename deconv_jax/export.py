@@ -1,6 +1,5 @@
 """A sound file → a folder of sounds, pictures and numbers, and one page for all: the far end of the way."""
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -23,7 +22,7 @@ from deconv_jax import audio, auralisation, deconvolution, descriptors, features
 from deconv_jax.activations import check_method
 from deconv_jax.errors import InputError
 from deconv_jax.spectrogram import FrontEnd, analyse, lift
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +205,7 @@ def _export_clip(trained: Trained, twins, path: Path, folder: Path, page: galler
         for layer in options.layers:
             found, layers[layer] = _export_layer(trained, twins, clip, layer, options)
             rows += found
-        _write_table(partial / "features.csv", rows)
+        write_csv(partial / "features.csv", rows)
         prediction = _predict(trained, waveform)
         manifest = {
             "source": audio.shown(path.absolute()),
@@ -267,7 +266,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     frequencies, seconds = front.frequencies(), len(clip.waveform) / front.sample_rate
     series = np.stack(list(clip.series.values()))
     chosen = None if isinstance(options.chosen, str) else list(options.chosen)
-    how = {"method": options.method, "norm_back": options.norm_back}
+    how: dict[str, Any] = {"method": options.method, "norm_back": options.norm_back}
     found = deconvolution.sweep(trained.network, trained.variables, clip.seen, layer, chosen, **how)
     images, maps = (np.asarray(array) for array in found)
     numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)
@@ -376,14 +375,6 @@ def _row(layer: int, number: int, measures: features.Measures, index: int, gain:
     row = {"layer": layer, "feature": number}
     row |= {name: values[index] for name, values in features.columns(measures).items()}
     return row | {"gain": gain, "inactive": int(measures.inactive[index])}
-
-
-def _write_table(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
 
 
 def _predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:

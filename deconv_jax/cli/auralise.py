@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from deconv_jax.cli.launch import launch
+from deconv_jax.cli.launch import launch, numbers
 
 _LAYER = flags.DEFINE_string("layer", "5", "Layer to explain, from 1; several as in 1,3; or all.")
 _FEATURES = flags.DEFINE_string("features", "all", "all, a list of numbers from 0 as in 3,17, or top:N by energy.")
@@ -55,13 +55,6 @@ _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-f
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
 
 
-def _numbers(flag: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
-
-
 def _chosen(text: str) -> str | list[int]:
     if text == "all":
         return text
@@ -69,7 +62,7 @@ def _chosen(text: str) -> str | list[int]:
         if not text[4:].isdecimal() or int(text[4:]) < 1:
             raise flags.Error(f"--features={text}: top: takes a whole number from 1, as in top:12")
         return text
-    return _numbers("features", text)
+    return numbers("features", text)
 
 
 def _seconds(text: str) -> float | None:
@@ -85,7 +78,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _auralise(arguments: list[str]) -> int:
-    layers = None if _LAYER.value == "all" else _numbers("layer", _LAYER.value)
+    layers = None if _LAYER.value == "all" else numbers("layer", _LAYER.value)
     chosen, duration = _chosen(_FEATURES.value), _seconds(_DURATION.value)
     from deconv_jax import audio, export, runtime
     from deconv_jax.corpus import builtin

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deconv_jax.cli.launch import launch
+from deconv_jax.cli.launch import launch, numbers
 
 _EXPERIMENT = flags.DEFINE_enum(
     "experiment",
@@ -54,19 +54,12 @@ _SECONDS = flags.DEFINE_float("seconds", 2.0, "invariance: length that is compar
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
 
 
-def _numbers(flag: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise flags.Error(f"--{flag}={text}: wanted are whole numbers with commas between them, as in 1,3") from None
-
-
 def _experiments(arguments: list[str]) -> int:
     wanted = {"table1", "kernels", "features", "invariance"} if _EXPERIMENT.value == "all" else {_EXPERIMENT.value}
     if arguments and "features" not in wanted:
         raise flags.Error(f"{arguments[0]!r}: --experiment={_EXPERIMENT.value} takes no sound files")
-    layers = None if _LAYER.value == "all" else sorted(set(_numbers("layer", _LAYER.value)))
-    chosen = None if _FEATURES.value is None else _numbers("features", _FEATURES.value)
+    layers = None if _LAYER.value == "all" else sorted(set(numbers("layer", _LAYER.value)))
+    chosen = None if _FEATURES.value is None else numbers("features", _FEATURES.value)
     from deconv_jax import deconvolution, runtime
     from deconv_jax.experiments import architecture, figure10, sheets
     from deconv_jax.experiments.output import folder_for

@@ -46,6 +46,14 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
         return _fail("interrupted; the same command goes on or begins again", 130)
 
 
+def numbers(flag: str, text: str) -> list[int]:
+    """The whole numbers that a flag lists with commas; flags.Error says what was found."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
+
+
 def _is_ours(error: ValueError) -> bool:
     """Whether this package raised it, about a setting, and not a library about a defect of ours."""
     trace = error.__traceback__

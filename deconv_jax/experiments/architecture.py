@@ -7,8 +7,8 @@ import numpy as np
 
 from deconv_jax import kernels, receptive_field
 from deconv_jax.experiments import figures
-from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes, write_csv
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
+from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 
 def table1(trained: Trained, out: Path) -> None:

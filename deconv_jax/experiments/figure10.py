@@ -14,9 +14,9 @@ import deconv_jax
 from deconv_jax import audio, deconvolution, export, invariance, stimuli
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import claims, figures, output, signals
-from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes, write_csv
+from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes
 from deconv_jax.network import Network
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 
 @dataclasses.dataclass(frozen=True)

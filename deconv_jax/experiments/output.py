@@ -1,7 +1,6 @@
 """What all experiments share: the folder they write into, tables, and the network before its training."""
 
 import contextlib
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,15 +32,6 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     with audio.replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes rows that share their keys; floats with seven digits."""
-    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
 
 
 def made_with(trained: Trained) -> dict:

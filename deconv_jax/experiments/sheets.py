@@ -10,9 +10,9 @@ from tqdm import tqdm
 from deconv_jax import audio, deconvolution, export, features, invariance
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import figures, output
-from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes, write_csv
+from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
 from deconv_jax.spectrogram import FrontEnd
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 log = logging.getLogger(__name__)
 

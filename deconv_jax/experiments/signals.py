@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from deconv_jax import audio, stimuli
 from deconv_jax.errors import InputError
-from deconv_jax.experiments.output import write_csv
-from deconv_jax.training.workdir import read_json, write_json
+from deconv_jax.training.workdir import plain, read_json, write_csv, write_json
 
 _WANTED = "wanted is a table with a column file and a column for each attribute, such as instrument, key, take"
 
@@ -55,7 +54,7 @@ def write_stimuli(folder, wanted: Sequence[stimuli.Stimulus], sample_rate: int) 
     if folder.exists():
         if not (folder / "recipe.json").is_file():
             raise InputError(f"{audio.shown(folder)}: is there already and holds no model signals; name another --out")
-        if read_json(folder / "recipe.json", "model signals") == _as_json(recipe):
+        if read_json(folder / "recipe.json", "model signals") == plain(recipe):
             return
     partial = folder.parent / f".{uuid.uuid4().hex[:8]}.partial"
     partial.mkdir(parents=True)
@@ -76,13 +75,6 @@ def write_stimuli(folder, wanted: Sequence[stimuli.Stimulus], sample_rate: int) 
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _as_json(value):
-    """As it comes back from a JSON file: tuples are lists."""
-    if isinstance(value, dict):
-        return {k: _as_json(v) for k, v in value.items()}
-    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def read(folder, sample_rate: int, seconds: float) -> tuple[Signals, list[str]]:

@@ -215,7 +215,8 @@ def _network(trained: Trained) -> dict:
             "true": (extent.true_ms / 1000, extent.true_hz, extent.true_bins),
         }
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"], np.float64)
-    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS else []
+    small = kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS
+    kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if small else np.zeros((0,))
     weights = hashlib.sha256()
     for number in range(1, len(blocks) + 1):
         weights.update(np.ascontiguousarray(trained.variables["params"][f"conv{number}"]["kernel"]).tobytes())
@@ -257,8 +258,9 @@ def about(trained: Trained) -> list[tuple[str, str]]:
     if "train" in config:
         rows.insert(0, ("Configuration", str(config.get("name", "unnamed"))))
     elif config.get("source"):
-        made = "; ".join(f"{k}: {v}" for k, v in config["source"].items() if isinstance(v, str | int))
-        rows.insert(0, ("Source", made[:300]))
+        source = config["source"]
+        made = [str(source[k]) for k in ("file", "model", "kind") if source.get(k)] or [str(source.get("made_by"))]
+        rows.insert(0, ("Source", ", ".join(made)[:300]))
     if report:
         songs, clips = report.get("songs", {}), report.get("clips", {})
         if songs and clips:

@@ -208,7 +208,14 @@
       }
       const rising = axis === "log" || !even;
       const wanted = rising ? [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000] : steps(top, 6);
-      y.replaceChildren(...wanted.filter((f) => f < top * 0.985 && (!rising || f > Math.max(lowest, 0))).map((f) => {
+      let below = -Infinity;
+      const marked = wanted.filter((f) => {
+        const place = heightOf(f, axis);
+        const fits = f < top * 0.985 && (!rising || f > Math.max(lowest, 0)) && place - below > 0.06;
+        if (fits) below = place;
+        return fits;
+      });
+      y.replaceChildren(...marked.map((f) => {
         const mark = make("span", { textContent: f >= 1000 ? `${f / 1000} kHz` : `${f}${f ? " Hz" : ""}` });
         mark.style.bottom = `${100 * heightOf(f, axis)}%`;
         return mark;
@@ -563,7 +570,8 @@
     featurePlot.show({
       address: pictureAddress(state.clip, stem), title: "What made it respond", seconds, level: r.level, moments: r.moments,
       label: `Spectrogram of feature ${feature}, 0 to ${hertz(top)}, ${seconds.toFixed(1)} seconds`,
-      nothing: r.inactive ? "inactive: no part of this clip activates it" : "",
+      nothing: r.inactive ? "inactive: no part of this clip activates it"
+        : r.energy ? "" : "active by a constant alone: nothing of this clip leads to it",
     });
     twinPlot.show({
       address: pictureAddress(state.clip, `${stem}.untrained`), title: `Untrained twin's ${feature}`, seconds, level: r.untrained_level,

@@ -8,6 +8,7 @@ network/         the best weights as a network file, to be taken elsewhere (`dec
 report.json, report.png    test results beside the baselines; written last
 """
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def write_json(path: Path, value) -> None:
     """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
     with audio.replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Writes rows that share their keys as a table, whole; floats with seven digits."""
+    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
 
 
 def plain(value):
