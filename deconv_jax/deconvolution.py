@@ -187,7 +187,7 @@ def explain_batch(
     Returns:
       images, shape (clips, features, freq, time); maps, shape (clips, features, layer freq, layer time).
     """
-    size = batch.shape[1:]
+    size = (batch.shape[1], batch.shape[2])
     blocks = resolved(network.blocks[:layer], size)
     part, chosen = network.clone(blocks=blocks), np.arange(blocks[-1].maps, dtype=np.int32)
     chunk = min(_chunk(blocks, size), len(chosen))

@@ -10,6 +10,12 @@ from scipy.spatial.distance import squareform
 BANDS = (("bass", 0.0, 250.0), ("mid", 250.0, 2000.0), ("treble", 2000.0, np.inf))
 """Frequency bands of the table: name, from, up to (Hz)."""
 
+COLUMNS = (
+    *("active_fraction", "activation_maximum", "activation_mean", "energy", "negative_share", "centroid_hz"),
+    *(f"{name}_share" for name, _, _ in BANDS),
+)
+"""Names of the numbers of a feature in every table."""
+
 RANGE_DB = 70.0
 """Decibels between the top and the bottom of a picture's scale."""
 
@@ -73,15 +79,8 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
 
 def columns(measures: Measures) -> dict[str, np.ndarray]:
     """The measures by the names that they have in every table, each of shape (..., features)."""
-    named = {
-        "active_fraction": measures.active,
-        "activation_maximum": measures.maximum,
-        "activation_mean": measures.mean,
-        "energy": measures.energy,
-        "negative_share": measures.negative,
-        "centroid_hz": measures.centroid,
-    }
-    return named | {f"{band}_share": measures.bands[..., place] for place, (band, *_) in enumerate(BANDS)}
+    values = (measures.active, measures.maximum, measures.mean, measures.energy, measures.negative, measures.centroid)
+    return dict(zip(COLUMNS, (*values, *np.moveaxis(measures.bands, -1, 0)), strict=True))
 
 
 def strongest(measures: Measures, count: int) -> np.ndarray:

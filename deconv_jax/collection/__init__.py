@@ -372,14 +372,14 @@ class _Run:
             except InputError as error:
                 return None, str(error)
 
-        with tqdm(total=len(numbered), desc="measuring", unit="song", disable=None) as bar:
-            with concurrent.futures.ThreadPoolExecutor(runtime.cores()) as pool:
-                loaded = _ahead(pool, load, numbered, 2 * runtime.cores())
-                try:
-                    for number in numbers:
-                        clips += self._measure_part(number, loaded, bar, clips)
-                finally:
-                    pool.shutdown(cancel_futures=True)
+        bar = tqdm(total=len(numbered), desc="measuring", unit="song", disable=None)
+        with bar, concurrent.futures.ThreadPoolExecutor(runtime.cores()) as pool:
+            loaded = _ahead(pool, load, numbered, 2 * runtime.cores())
+            try:
+                for number in numbers:
+                    clips += self._measure_part(number, loaded, bar, clips)
+            finally:
+                pool.shutdown(cancel_futures=True)
         return clips
 
     def _measure_part(self, number: int, loaded, bar: tqdm, before: int) -> int:
@@ -492,8 +492,7 @@ def schema() -> pa.Schema:
     text = pa.dictionary(pa.int32(), pa.string())
     fields = [("song", text), ("label", text), ("group", text), ("song_number", pa.int32()), ("clip", pa.int32())]
     fields += [("start_s", pa.float64()), ("layer", pa.int16()), ("feature", pa.int32())]
-    blank = features.Measures(*[np.zeros(0)] * 6, np.zeros((0, len(features.BANDS))), np.zeros(0))
-    fields += [(name, pa.float64() if name == "energy" else pa.float32()) for name in features.columns(blank)]
+    fields += [(name, pa.float64() if name == "energy" else pa.float32()) for name in features.COLUMNS]
     fields += [("inactive", pa.bool_())]
     fields += [(f"moment_{i + 1}_s", pa.float32()) for i in range(statistics.MOMENTS)]
     fields += [(f"untrained_{name}", pa.float32()) for name in ACTIVATIONS]

@@ -102,13 +102,13 @@ class _Best:
     def add(self, values: np.ndarray, songs: np.ndarray, clips: np.ndarray, per_song: int) -> None:
         """Clips of whole songs: values (clips, features), songs and clips (clips,)."""
         wide = [np.broadcast_to(a[:, None], values.shape) for a in (songs, clips)]
-        pieces = [(values, *wide)]
+        pieces: list = [(values, *wide)]
         if per_song:
             edges = np.flatnonzero(np.diff(songs)) + 1
             each = zip(*(np.split(a, edges) for a in (values, *wide)), strict=True)
-            pieces = [_first(*piece, per_song) for piece in each]
+            pieces = [_first(piece, per_song) for piece in each]
         found = zip((self.values, self.songs, self.clips), *pieces, strict=True)
-        self.values, self.songs, self.clips = _first(*(np.concatenate(arrays) for arrays in found), self.count)
+        self.values, self.songs, self.clips = _first([np.concatenate(arrays) for arrays in found], self.count)
 
     def lists(self) -> Lists:
         active = self.values > 0
@@ -116,17 +116,18 @@ class _Best:
         return Lists(*(part.T for part in parts))
 
 
-def _first(values, songs, clips, count: int) -> tuple[np.ndarray, ...]:
-    """The `count` rows of largest value in each column; of equal ones the first."""
-    order = np.argsort(-values, axis=0, kind="stable")[:count]
-    return tuple(np.take_along_axis(a, order, axis=0) for a in (values, songs, clips))
+def _first(arrays: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of values, songs and clips the `count` rows of largest value in each column; of equal ones the first."""
+    order = np.argsort(-arrays[0], axis=0, kind="stable")[:count]
+    values, songs, clips = (np.take_along_axis(a, order, axis=0) for a in arrays)
+    return values, songs, clips
 
 
 def most_shared(songs: np.ndarray, others: np.ndarray, but_itself: bool = False) -> np.ndarray:
-    """How many songs each list has in common with that of the others which shares most: (features, count) → (features,).
+    """How many songs each list has in common with that of the others which shares most, shape (features,).
 
     Args:
-      songs, others: numbers of songs, -1 for none.
+      songs, others: numbers of songs, shape (features, count), -1 for none.
       but_itself: the others are the same lists; a list is not compared with itself.
     """
     known = np.unique(np.concatenate([songs[songs >= 0], others[others >= 0]]))
@@ -239,7 +240,7 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
         here = [(row - begin, rank) for row, rank in places if begin <= row < end]
         for first in range(0, len(here), TOGETHER):
             some = here[first : first + TOGETHER]
-            chosen = np.resize([feature for feature, _ in some], min(TOGETHER, max(maps)))
+            chosen = np.resize([feature for feature, _ in some], TOGETHER).tolist()
             images = deconvolution.deconvolve(
                 trained.network,
                 trained.variables,

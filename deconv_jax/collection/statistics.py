@@ -97,7 +97,8 @@ def activations(
     mesh, given = _placed(front, waveforms, devices)
     used = jax.device_put(deconvolution.used_variables(variables, max(layers)), NamedSharding(mesh, P()))
     found = _activations(network, front, used, given, tuple(layers), mesh)
-    return {l: tuple(np.asarray(array)[: len(waveforms)] for array in pair) for l, pair in found.items()}
+    clips = len(waveforms)
+    return {l: (np.asarray(top)[:clips], np.asarray(mean)[:clips]) for l, (top, mean) in found.items()}
 
 
 def batch_size(network: Network, front: FrontEnd, layers: Sequence[int], clips: int, devices: int) -> int:
@@ -149,7 +150,7 @@ def _measured(network, front, variables, given, layer, method, norm_back, mesh):
 def _activations(network, front, variables, given, layers, mesh):
     def forward(variables, given):
         seen = given if front.kind == "cqt" else analyse(front, given)[1]
-        part = network.clone(blocks=resolved(network.blocks[: max(layers)], seen.shape[1:]))
+        part = network.clone(blocks=resolved(network.blocks[: max(layers)], (seen.shape[1], seen.shape[2])))
         trace = part.apply(variables, seen, head=False)[1]
         return {l: (trace[l - 1].pooled.max(axis=(1, 2)), trace[l - 1].pooled.mean(axis=(1, 2))) for l in layers}
 
