@@ -1,7 +1,8 @@
 """The paper's run (section 4): three genres, 4-second clips, five convolutional layers.
 
     bin/train --config=configs/genre3.py                                the built-in music
-    bin/train --config=configs/genre3.py --config.data.root=DIR         your own: one sub-folder for each genre
+    bin/train --config=configs/genre3.py --config.data.root=DIR         your own: genre/song or genre/artist/song
+    bin/train --config=configs/genre3.py --config.data.index=FILE       your own: a table of path, label and artist
     bin/train --config=configs/genre3.py:log                            log magnitude (mask reading only)
 
 Every field can be changed from the command line, as in --config.train.epochs=10 or --config.network.block1.maps=32.
@@ -46,10 +47,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.network.log = variant == "log"
 
     config.data = ConfigDict()
-    config.data.root = ""  # empty: the built-in music
+    config.data.root = ""  # a folder of genres, in which a second level is the artist; empty: the built-in music
+    config.data.index = ""  # a table of tracks, CSV or TSV; root is then what its paths are relative to (or its folder)
+    config.data.fold = ""  # "2/5": test on the second of five folds, validate on the third, train on the others
+    config.data.split_by = "artist"  # no artist is in two parts, where artists are known; "song": they may be
     config.data.songs_per_genre = 40  # of the built-in music
     config.data.clips_per_song = 10
-    config.data.split = (0.825, 0.0875, 0.0875)  # songs for training, validation, test
+    config.data.split = (0.825, 0.0875, 0.0875)  # songs for training, validation, test; without fold
     config.data.shuffle_labels = False  # True: labels are dealt out at random, for a network that learns no genres
 
     config.train = ConfigDict()

@@ -2,8 +2,12 @@
 
     bin/train                                       the built-in music, into runs/genre3
     bin/train --config=configs/genre3.py --config.train.epochs=10
-    bin/train --config.data.root=DIR --workdir=W    your music: one sub-folder of sound files for each genre
+    bin/train --config.data.root=DIR --workdir=W    your music: DIR/genre/song or DIR/genre/artist/song
+    bin/train --config.data.index=tracks.csv --workdir=W    a table: path, label, and artist and split if known
+    bin/train --config.data.index=fma_metadata/tracks.csv --config.data.root=fma_small --workdir=W
+    bin/train --config.data.index=tracks.csv --config.data.fold=2/5 --workdir=W    test on the second of five folds
 
+Where artists are known (a second level of folders, a column of the table), none is in two parts of the split.
 An interrupted run goes on from its last checkpoint when the same command is given again.
 """
 
@@ -35,7 +39,10 @@ _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is
 
 def _train(arguments: list[str]) -> int:
     if arguments:
-        raise flags.Error(f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR")
+        raise flags.Error(
+            f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR "
+            "or --config.data.index=FILE"
+        )
     from deconv_jax import runtime
     from deconv_jax.training import loop, workdir
 
@@ -48,12 +55,32 @@ def _train(arguments: list[str]) -> int:
         raise flags.Error(f"{named}: there is no such file; wanted is one like configs/genre3.py") from None
     folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
     report = loop.train(config, folder, _CACHE_DIR.value)
-    print(f"test accuracy, {report['test']['by_clip']['n']} clips of {report['test']['by_song']['n']} songs:")
-    for name, result in ({"network": report["test"]} | report["baselines"]).items():
-        clip, song = (f"{result[by]['accuracy']:.3f}" for by in ("by_clip", "by_song"))
-        print(f"  {name:28} {clip} by clip   {song} by song")
+    print(_summary(report))
     print(f"report: {folder / 'report.json'}, {folder / 'report.png'}")
     return 0
+
+
+def _summary(report: dict) -> str:
+    """The report's main numbers as text; reports from before there were intervals have none."""
+    results = {"network": report["test"]} | report["baselines"]
+    difference = report.get("difference", {})
+    lines = []
+    for kind, what in (("by_clip", "clips"), ("by_song", "songs")):
+        lines.append(f"{report['test'][kind]['n']} test {what}".ljust(30) + "accuracy             balanced accuracy")
+        for name, result in results.items():
+            cells = []
+            for measure in ("accuracy", "balanced_accuracy"):
+                cell = f"{result[kind][measure]:.3f}"
+                if "interval" in result[kind]:
+                    cell += " [{:.3f} {:.3f}]".format(*result[kind]["interval"][measure])
+                cells.append(cell)
+            lines.append(f"  {name:28}{cells[0]:21}{cells[1]}")
+        if kind in difference:
+            ahead, (low, high) = difference[kind]["balanced_accuracy"], difference[kind]["interval"]
+            lines.append(f"  network - {difference[kind]['baseline']:38} {ahead:+.3f} [{low:+.3f} {high:+.3f}]")
+    if difference:
+        lines.append(f"[ ]: 95 % intervals over {difference['units']} {difference['resampled']}; too narrow if few")
+    return "\n".join(lines)
 
 
 def main() -> int:

@@ -1,23 +1,35 @@
-"""How good is it: results by clip and by song, and the baselines that a network has to beat."""
+"""How good is it: results by clip and by song, how sure they are, and the baselines that a network has to beat."""
 
 import librosa
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from deconv_jax.corpus.tracks import Clips
+
+MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+LEVEL = 0.95
+RESAMPLES = 1000
+GROUPS_NEEDED = 10
+"""Artists of each genre from which on artists are resampled and not songs."""
 
 
 def by_song(probabilities: np.ndarray, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities of each song's clips, shape (songs, classes), and the songs' labels, shape (songs,)."""
-    songs, first = np.unique(clips.songs, return_index=True)
-    means = np.stack([probabilities[clips.songs == song].mean(axis=0) for song in songs])
-    return means, clips.labels[first]
+    _, first, song = np.unique(clips.songs, return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), probabilities.shape[1]))
+    np.add.at(sums, song, probabilities)
+    return sums / np.bincount(song)[:, None], clips.labels[first]
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy, balanced accuracy (mean recall of the classes that occur) and confusion counts (true, predicted).
+    """Accuracy, balanced accuracy, macro-F1 and confusion counts (true, predicted).
+
+    Balanced accuracy is the mean recall of the classes that occur; macro-F1 the mean F1 of the classes that occur or
+    are predicted, as scikit-learn's.
 
     Args:
       probabilities: shape (n, classes); labels: shape (n,).
@@ -31,36 +43,150 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict:
         "n": len(labels),
         "accuracy": float(np.mean(predicted == labels)),
         "balanced_accuracy": float(recall.mean()),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
         "confusion": confusion.tolist(),
     }
 
 
-def clip_and_song_scores(probabilities: np.ndarray, clips: Clips) -> dict:
-    """`scores` of the clips and of the songs."""
-    return {"by_clip": scores(probabilities, clips.labels), "by_song": scores(*by_song(probabilities, clips))}
+def measures(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """The three `MEASURES` of many confusion matrices at once; they are `scores`'.
+
+    Args:
+      confusion: counts (true, predicted), shape (…, classes, classes), each with one count at least.
+
+    Returns:
+      Measure → values, shape (…).
+    """
+    confusion = np.asarray(confusion, float)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, either = confusion.sum(axis=-1), confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    recall, f1 = right / np.maximum(true, 1), 2 * right / np.maximum(either, 1)
+    return {
+        "accuracy": right.sum(axis=-1) / true.sum(axis=-1),
+        "balanced_accuracy": recall.sum(axis=-1) / (true > 0).sum(axis=-1),
+        "macro_f1": f1.sum(axis=-1) / (either > 0).sum(axis=-1),
+    }
+
+
+def compare(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str], seed: int) -> tuple[dict, dict]:
+    """Results of several systems on the same clips, with 95 % confidence intervals, and how far the first is ahead.
+
+    Intervals are percentiles of 1,000 resamples of the songs (Efron and Tibshirani 1993, chapter 13), each drawn with
+    replacement among the songs of one genre, so that every resample has as many of each; a song takes all its clips
+    along, since clips of a song are alike. If the clips are of at least 10 artists of each genre, artists are drawn
+    in the place of songs, for songs of an artist are alike too. With fewer artists that cannot be done: the interval
+    then tells how much the result hangs on these songs, not what other artists would give, and is too narrow for that.
+    Percentile intervals of few songs are too narrow in any case, and where all songs of a genre come out right, or
+    all wrong, its share of the interval has no width at all. What the choice of training songs and of the seed adds
+    is not in them either: folds (`config.data.fold`) and seeds show that.
+
+    Args:
+      predictions: system → probabilities of every clip, shape (clips, classes); the network first.
+      clips: their labels and songs.
+      groups: artist of every song that `clips.songs` counts, "" where it is not known.
+      seed: of the resamples; they are the same for all systems.
+
+    Returns:
+      System → "by_clip" and "by_song", each as `scores` with "interval": measure → (low, high).
+      How the first compares with the best of the others: "resampled" ("songs" or "artists"), "units" (how many), and
+      "by_clip" and "by_song", each "baseline" (of the greatest balanced accuracy, which favours it a little: it is
+      chosen on the same songs), "balanced_accuracy" (the first's minus its) and "interval" (of that, over the same
+      resamples). The latter two only if there is more than one system.
+    """
+    units, resampled = _units(clips, groups)
+    weights = _resamples(units, clips.labels, seed)
+    results: dict[str, dict] = {}
+    drawn: dict[str, dict] = {}
+    for system, probabilities in predictions.items():
+        song_probabilities, song_labels = by_song(probabilities, clips)
+        _, first = np.unique(clips.songs, return_index=True)
+        kinds = {
+            "by_clip": (probabilities, clips.labels, units),
+            "by_song": (song_probabilities, song_labels, units[first]),
+        }
+        results[system], drawn[system] = {}, {}
+        for kind, (some, labels, unit) in kinds.items():
+            classes = some.shape[1]
+            confusion = np.zeros((weights.shape[1], classes, classes), np.float32)
+            np.add.at(confusion, (unit, labels, some.argmax(axis=1)), 1)
+            resampled_confusion = (weights @ confusion.reshape(len(confusion), -1)).reshape(-1, classes, classes)
+            drawn[system][kind] = measures(resampled_confusion)
+            interval = {name: _interval(values) for name, values in drawn[system][kind].items()}
+            results[system][kind] = scores(some, labels) | {"interval": interval}
+    difference: dict = {"resampled": resampled, "units": int(weights.shape[1])}
+    network, *others = predictions
+    for kind in ("by_clip", "by_song") if others else ():
+        value = {system: results[system][kind]["balanced_accuracy"] for system in predictions}
+        best = max(others, key=lambda system: value[system])
+        draws = [drawn[system][kind]["balanced_accuracy"] for system in (network, best)]
+        difference[kind] = {
+            "baseline": best,
+            "balanced_accuracy": value[network] - value[best],
+            "interval": _interval(draws[0] - draws[1]),
+        }
+    return results, difference
+
+
+def _units(clips: Clips, groups: list[str]) -> tuple[np.ndarray, str]:
+    """What is resampled: number of the song or artist of each clip, shape (clips,), counted from 0."""
+    songs = np.unique(clips.songs, return_inverse=True)[1]
+    names = [groups[song] for song in clips.songs]
+    if all(names):
+        artists = np.unique(names, return_inverse=True)[1]
+        held = {(artist, label) for artist, label in zip(artists.tolist(), clips.labels.tolist(), strict=True)}
+        counts = np.bincount([label for _, label in held])
+        if counts[counts > 0].min() >= GROUPS_NEEDED:
+            return artists, "artists"
+    return songs, "songs"
+
+
+def _resamples(units: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """How often each unit is drawn, shape (resamples, units): as many of each genre as there are.
+
+    The genre of a unit (an artist may have several) is that of most of its clips.
+    """
+    count = units.max() + 1
+    held = np.zeros((count, labels.max() + 1), int)
+    np.add.at(held, (units, labels), 1)
+    genre = held.argmax(axis=1)
+    rng = np.random.Generator(np.random.PCG64([seed, 3]))
+    weights = np.zeros((RESAMPLES, count), np.float32)
+    for label in np.unique(genre):
+        members = np.flatnonzero(genre == label)
+        for row in weights:
+            row[members] = np.bincount(rng.integers(len(members), size=len(members)), minlength=len(members))
+    return weights
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    """Lower and upper end of the middle 95 % of resampled values."""
+    return [float(v) for v in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 def log_mel(clips: Clips, sample_rate: int) -> np.ndarray:
     """Mean and deviation over time of every clip's log-mel spectrum (64 bands, dB), shape (clips, 128)."""
     rows = []
-    for waveform in clips.waveforms:
-        mel = librosa.feature.melspectrogram(
-            y=waveform.astype(np.float32) / 32768, sr=sample_rate, n_fft=1024, hop_length=512, n_mels=64
-        )
-        level = librosa.power_to_db(mel, top_db=None)
-        rows.append(np.concatenate([level.mean(axis=1), level.std(axis=1)]))
+    with tqdm(total=len(clips.labels), desc="baselines", unit="clip") as bar:
+        for first in range(0, len(clips.labels), 64):  # clips may lie on disk
+            for waveform in clips.waveforms[first : first + 64]:
+                mel = librosa.feature.melspectrogram(
+                    y=waveform.astype(np.float32) / 32768, sr=sample_rate, n_fft=1024, hop_length=512, n_mels=64
+                )
+                level = librosa.power_to_db(mel, top_db=None)
+                rows.append(np.concatenate([level.mean(axis=1), level.std(axis=1)]))
+                bar.update()
     return np.stack(rows)
 
 
-def baselines(train: Clips, test: Clips, classes: int, sample_rate: int) -> dict:
-    """Test results of what knows no deep learning, trained on the same clips.
+def baselines(train: Clips, test: Clips, classes: int, sample_rate: int) -> dict[str, np.ndarray]:
+    """What knows no deep learning, trained on the same clips: probabilities of the test clips, shape (clips, classes).
 
     Returns:
       "majority": the commonest genre of the training clips, always; "mean log-mel": logistic regression on the
       clips' mean log-mel spectra; "log-mel mean and deviation": the same with the deviations over time.
     """
     majority = np.eye(classes)[np.bincount(train.labels, minlength=classes).argmax()]
-    results = {"majority": clip_and_song_scores(np.tile(majority, (len(test.labels), 1)), test)}
+    predictions = {"majority": np.tile(majority, (len(test.labels), 1))}
     train_rows, test_rows = log_mel(train, sample_rate), log_mel(test, sample_rate)
     half = train_rows.shape[1] // 2
     for name, columns in (("mean log-mel", slice(half)), ("log-mel mean and deviation", slice(None))):
@@ -68,5 +194,5 @@ def baselines(train: Clips, test: Clips, classes: int, sample_rate: int) -> dict
         model.fit(train_rows[:, columns], train.labels)
         probabilities = np.zeros((len(test.labels), classes))
         probabilities[:, model.classes_] = model.predict_proba(test_rows[:, columns])
-        results[name] = clip_and_song_scores(probabilities, test)
-    return results
+        predictions[name] = probabilities
+    return predictions

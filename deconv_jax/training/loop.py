@@ -1,5 +1,6 @@
 """The training run: music → clips → a network that names their genre, with checkpoints and a report."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,16 @@ from tqdm import tqdm
 
 from deconv_jax import audio, pictures, runtime
 from deconv_jax.corpus import builtin
-from deconv_jax.corpus.tracks import Clips, Track, index_folder, load_clips, shuffle_labels, split
+from deconv_jax.corpus.tracks import (
+    Clips,
+    Track,
+    index_folder,
+    index_table,
+    load_clips,
+    shared_groups,
+    shuffle_labels,
+    split,
+)
 from deconv_jax.errors import InputError
 from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
 from deconv_jax.network_file import save_network
@@ -63,10 +73,15 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
             _save(workdir, trained.network, trained.variables, front_end, trained.labels, report)
         return report
 
-    tracks = _tracks(config, cache_dir)
-    parts = split(tracks, config["data"]["split"], config["seed"])
+    tracks, left_out = _tracks(config, cache_dir)
+    parts = split(tracks, config["data"]["split"], config["seed"], config["data"].get("fold", ""))
     labels = sorted({t.label for t in tracks})
-    corpus = {"labels": labels, "songs": {p: [t.name for t in ts] for p, ts in parts.items()}}
+    corpus: dict[str, Any] = {"labels": labels, "songs": {p: [t.name for t in ts] for p, ts in parts.items()}}
+    artists = {p: [t.group for t in ts] for p, ts in parts.items()}
+    if any(map(any, artists.values())):
+        corpus["groups"] = artists
+    if shared := shared_groups(parts):
+        logging.warning("the index puts %d artists into more than one part, such as %s", len(shared), shared[0])
     if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
         raise InputError(
             f"--workdir={audio.shown(workdir)}: was begun with other songs than are there now; "
@@ -76,6 +91,7 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     if config["data"].get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
     clips, skipped = load_clips(parts, labels, front_end, config["data"]["clips_per_song"])
+    skipped = left_out + skipped
     for name, reason in skipped:
         logging.warning("skipped %s: %s", name, reason)
 
@@ -87,17 +103,21 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     history, best = _fit(run, state, workdir)
 
     variables = {"params": best["params"], "input": best["input"]}
-    test = evaluation.clip_and_song_scores(predict(network, variables, front_end, clips["test"]), clips["test"])
+    predictions = {"network": predict(network, variables, front_end, clips["test"])}
     logging.info("Measuring the baselines")
-    base = evaluation.baselines(clips["train"], clips["test"], len(labels), front_end.sample_rate)
+    predictions |= evaluation.baselines(clips["train"], clips["test"], len(labels), front_end.sample_rate)
+    base, difference = evaluation.compare(predictions, clips["test"], artists["test"], config["seed"])
+    test = base.pop("network")
     report = {
         "labels": labels,
         "clips": {p: len(c.labels) for p, c in clips.items()},
         "songs": {p: len(np.unique(c.songs)) for p, c in clips.items()},
+        "artists": {p: len({artists[p][s] for s in c.songs} - {""}) for p, c in clips.items()},
         "best_step": int(best["step"]),
         "steps": history[-1]["step"],
         "test": test,
         "baselines": base,
+        "difference": difference,
         "skipped": [list(s) for s in skipped],
     }
     accuracies = {"network": test["by_clip"]["accuracy"]} | {n: b["by_clip"]["accuracy"] for n, b in base.items()}
@@ -130,6 +150,10 @@ def _check_training(settings: dict, network: Network, front_end: FrontEnd) -> No
         raise ValueError(f"config.train.learning_rate must be above 0, not {settings['learning_rate']}")
 
 
+_ADDED = {"shuffle_labels": False, "index": "", "fold": "", "split_by": "artist"}
+"""Settings of config.data that came after the first version, and what they were before."""
+
+
 def _claim(workdir: Path, config: dict) -> None:
     """Writes config.json, or checks that the run that is here already is this one."""
     path = workdir / "config.json"
@@ -138,8 +162,9 @@ def _claim(workdir: Path, config: dict) -> None:
         wd.write_json(path, config)
         return
     there = wd.read_json(path, "run")
-    if "shuffle_labels" in config["data"]:
-        there["data"].setdefault("shuffle_labels", False)  # a run from before there was this setting goes on
+    for name, default in _ADDED.items():  # a run from before there was this setting goes on
+        if name in config["data"]:
+            there["data"].setdefault(name, default)
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
@@ -156,10 +181,25 @@ def _flat(tree, prefix="") -> dict[str, str]:
     return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{key}".lstrip(".")).items()}
 
 
-def _tracks(config: dict, cache_dir) -> list[Track]:
+def _tracks(config: dict, cache_dir) -> tuple[list[Track], list[tuple[str, str]]]:
+    """The tracks that the settings name, and (name, reason) of those that cannot be used."""
     data = config["data"]
-    if data["root"]:
-        return index_folder(data["root"])
+    split_by = data.get("split_by", "artist")
+    if split_by not in ("artist", "song"):
+        raise ValueError(f"config.data.split_by must be artist or song, not {split_by!r}")
+    skipped: list[tuple[str, str]] = []
+    if data.get("index"):
+        tracks, skipped = index_table(data["index"], data["root"] or None)
+    elif data["root"]:
+        tracks = index_folder(data["root"])
+    else:
+        tracks = _builtin(data, cache_dir)
+    if split_by == "song":
+        tracks = [dataclasses.replace(t, group="") for t in tracks]
+    return tracks, skipped
+
+
+def _builtin(data: dict, cache_dir) -> list[Track]:
     try:
         files = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
     except OSError as error:
