@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -127,7 +128,10 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
     if root and not index:
         raise ValueError("--root goes with --index: name a folder without a flag")
     if index:
-        return tracks.index_table(index, root, labelled=False)
+        try:
+            return tracks.index_table(index, root, labelled=False)
+        except InputError as error:  # which knows the flags of bin/train
+            raise InputError(str(error).replace("--config.data.", "--")) from None
     try:
         if not paths:
             return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
@@ -242,16 +246,19 @@ class _Run:
         self.trained, self.songs, self.out, self.settings, self.share = trained, songs, out, settings, share
         self.left_out = left_out
         self.devices = jax.local_devices() if devices is None else list(devices)
-        front = trained.front_end
-        self.twin = untrained.twin(
-            trained.network, trained.variables, (front.bins, front.clip_frames), untrained.SEEDS[0]
-        )
         per_part = max(1, PART_CLIPS // settings.clips_per_song, -(-len(songs) // PARTS))
         self.parts = [range(i, min(i + per_part, len(songs))) for i in range(0, len(songs), per_part)]
+        clips = min(per_part, len(songs)) * settings.clips_per_song
         self.batch = statistics.batch_size(
-            trained.network, front, settings.layers, per_part * settings.clips_per_song, len(self.devices)
+            trained.network, trained.front_end, settings.layers, clips, len(self.devices)
         )
         self.schema = schema()
+
+    @functools.cached_property
+    def twin(self) -> dict:
+        front = self.trained.front_end
+        size = (front.bins, front.clip_frames)
+        return untrained.twin(self.trained.network, self.trained.variables, size, untrained.SEEDS[0])
 
     def run(self) -> Swept:
         wanted = self._describe()

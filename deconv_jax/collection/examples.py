@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -189,8 +190,12 @@ def make(trained: Trained, tracks: Sequence[Track], out, settings: Settings, opt
             ) from None
         if found == wanted and (folder / "index.html").is_file():
             return folder / "index.html"
+    lock = filelock.FileLock(out / ".top.lock")
     partial = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
     try:
+        lock.acquire()
+        for left in out.glob(".*.partial/"):  # by a run that was killed here
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
         maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
         own, twin, present = strongest(table, maps, options)
@@ -205,6 +210,7 @@ def make(trained: Trained, tracks: Sequence[Track], out, settings: Settings, opt
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        lock.release()
     return folder / "index.html"
 
 
@@ -277,7 +283,7 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
         purity = np.array([n / max(1, of) for _, n, of in labelled])
         # A list of two clips is pure easily: only whole lists are compared.
         whole = np.array([of == options.count or of == len(present) for _, _, of in labelled])
-        twin_purity = np.array([n / of for _, n, of in twins if of])
+        twin_purity = np.array([n / of for _, n, of in twins if of in (options.count, len(present))])
         features = []
         for feature, (label, most, of) in enumerate(labelled):
             row = edge - len(mine) + feature
@@ -302,9 +308,9 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
                     "most": most,
                     "of": of,
                     "base": round(100 * base[label] / max(1, len(present))),
-                    "reach": int(np.sum(twin_purity >= purity[feature])),
+                    "reach": int(np.sum(twin_purity >= purity[feature])) if whole[feature] else None,
                     "shared": int(shared[feature]),
-                    "purity": float(purity[feature]),
+                    "purity": float(purity[feature] - (not whole[feature])),
                 }
             )
         active = np.array([of > 0 for _, _, of in labelled])
@@ -313,7 +319,8 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
                 "number": layer,
                 "features": features,
                 "active": int(active.sum()),
-                "twins": len(twin_purity),
+                "twins": int((chance >= 0).any(axis=1).sum()),
+                "compared": len(twin_purity),
                 "shared": _median(shared[active]),
                 "chance": _median(most_shared(chance, chance, but_itself=True)[(chance >= 0).any(axis=1)]),
                 "purity": _median(100 * purity[active & whole]),
