@@ -127,12 +127,11 @@ def sweep(
         raise ValueError(f"norm_back must be one of {', '.join(NORM_BACKS)}, not {norm_back!r}")
     if path == "auto" and isinstance(magnitude, jax.core.Tracer):
         path = "plain"  # within the user's own jit or grad; the other path is compiled by itself
-    path = _path(blocks, path, method)
+    path = chosen_path(blocks, path, method)
     layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
     starts, length, kept, stride = _windows(blocks, frames)
     devices = jax.local_devices() if devices is None else list(devices)
-    group = max(1, 4 * CHUNK_BYTES // (4 * bins * length * max(b.maps for b in blocks)))
-    group = min(group, -(-clips // len(devices)))
+    group = min(clips_together(blocks, (bins, length)), -(-clips // len(devices)))
     # Whole groups and windows only, so that a rest compiles nothing of its own.
     batch = jnp.pad(batch, [(0, -clips % group), (0, 0), (0, max(0, starts[-1] + length - frames))])
     pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
@@ -168,6 +167,37 @@ def sweep(
         if single:
             images, maps = _only(images), _only(maps)
     return images, maps
+
+
+def explain_batch(
+    network: Network,
+    variables,
+    batch: jax.Array,
+    layer: int,
+    *,
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
+) -> tuple[jax.Array, jax.Array]:
+    """As `sweep` of all features, in one piece on the plain path: to stand within a compiled function of one's own.
+
+    Args:
+      network, variables, layer, method, norm_back: as in `sweep`; nothing is checked.
+      batch: shape (clips, freq, time); `clips_together` says how many bound the memory.
+
+    Returns:
+      images, shape (clips, features, freq, time); maps, shape (clips, features, layer freq, layer time).
+    """
+    size = (batch.shape[1], batch.shape[2])
+    blocks = resolved(network.blocks[:layer], size)
+    part, chosen = network.clone(blocks=blocks), np.arange(blocks[-1].maps, dtype=np.int32)
+    chunk = min(_chunk(blocks, size), len(chosen))
+    used = used_variables(variables, layer)
+    return _explain_window(part, used, batch, size[1], chosen, "plain", chunk, method, norm_back)
+
+
+def clips_together(blocks: Sequence[Block], size: tuple[int, int]) -> int:
+    """Clips of (freq, time) = `size` whose images, or largest maps, take four times `CHUNK_BYTES`; at least one."""
+    return max(1, 4 * CHUNK_BYTES // (4 * size[0] * size[1] * max(b.maps for b in blocks)))
 
 
 def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] | None) -> np.ndarray:
@@ -364,7 +394,7 @@ def used_variables(variables, layer: int) -> dict:
     return used | ({"input": variables["input"]} if "input" in variables else {})
 
 
-def _path(blocks: Sequence[Block], path: str, method: str = "deconvnet") -> str:
+def chosen_path(blocks: Sequence[Block], path: str, method: str = "deconvnet") -> str:
     """The path that will be taken; ValueError if there is none of that name or it does not cover the blocks."""
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")

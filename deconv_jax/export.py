@@ -290,7 +290,7 @@ def _export_clip(
                     "layers": layers,
                 }
             )
-        _swap(partial, folder)
+        swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -423,17 +423,8 @@ def _full_scale(waveform: np.ndarray) -> float:
 
 
 def _row(layer: int, number: int, measures: features.Measures, index: int, gain: float) -> dict[str, Any]:
-    row = {
-        "layer": layer,
-        "feature": number,
-        "active_fraction": measures.active[index],
-        "activation_maximum": measures.maximum[index],
-        "activation_mean": measures.mean[index],
-        "energy": measures.energy[index],
-        "negative_share": measures.negative[index],
-        "centroid_hz": measures.centroid[index],
-    }
-    row |= {f"{band}_share": share for (band, *_), share in zip(features.BANDS, measures.bands[index], strict=True)}
+    row = {"layer": layer, "feature": number}
+    row |= {name: values[index] for name, values in features.columns(measures).items()}
     return row | {"gain": gain, "inactive": int(measures.inactive[index])}
 
 
@@ -477,7 +468,7 @@ def _probabilities(network, variables, seen):
     return network.probabilities(network.apply(variables, seen)[0])
 
 
-def _swap(new: Path, old: Path) -> None:
+def swap(new: Path, old: Path) -> None:
     """Puts a finished folder in the place of an earlier one."""
     if not old.exists():
         os.replace(new, old)

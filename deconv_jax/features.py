@@ -10,6 +10,12 @@ from scipy.spatial.distance import squareform
 BANDS = (("bass", 0.0, 250.0), ("mid", 250.0, 2000.0), ("treble", 2000.0, np.inf))
 """Frequency bands of the table: name, from, up to (Hz)."""
 
+COLUMNS = (
+    *("active_fraction", "activation_maximum", "activation_mean", "energy", "negative_share", "centroid_hz"),
+    *(f"{name}_share" for name, _, _ in BANDS),
+)
+"""Names of the numbers of a feature in every table."""
+
 RANGE_DB = 70.0
 """Decibels between the top and the bottom of a picture's scale."""
 
@@ -22,7 +28,7 @@ KINDS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """Numbers of the features of one layer for one clip; every array has shape (features,).
+    """Numbers of the features of one layer; every array has shape (features,) for one clip, (clips, features) for more.
 
     Attributes:
       active: share of the pooled map above zero.
@@ -30,7 +36,7 @@ class Measures:
       energy: sum of the image's squares, before any gain.
       negative: share of that energy in negative values, 0 to 1; 0 for an inactive feature.
       centroid: mean frequency in Hz, weighted by the image's energy; NaN for an inactive feature.
-      bands: share of the energy in each of `BANDS`, shape (features, bands); 0 for an inactive feature.
+      bands: share of the energy in each of `BANDS`, shape (..., features, bands); 0 for an inactive feature.
       inactive: the pooled map is nowhere above zero, and the image is zero everywhere.
     """
 
@@ -69,6 +75,12 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
         bands=np.stack(bands, axis=1) / some[:, None],
         inactive=(maps.max(axis=(1, 2)) <= 0) & (energy == 0),
     )
+
+
+def columns(measures: Measures) -> dict[str, np.ndarray]:
+    """The measures by the names that they have in every table, each of shape (..., features)."""
+    values = (measures.active, measures.maximum, measures.mean, measures.energy, measures.negative, measures.centroid)
+    return dict(zip(COLUMNS, (*values, *np.moveaxis(measures.bands, -1, 0)), strict=True))
 
 
 def strongest(measures: Measures, count: int) -> np.ndarray:

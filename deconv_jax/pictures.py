@@ -149,6 +149,16 @@ def level_picture(image: np.ndarray, columns: int = 2048) -> bytes:
     return buffer.getvalue()
 
 
+def coloured_picture(image: np.ndarray, columns: int = 512) -> bytes:
+    """`level_picture` with its colours in it, for pages that do without a script to draw it."""
+    picture = Image.open(io.BytesIO(level_picture(image, columns)))
+    table = matplotlib.colormaps["magma"](np.arange(256) / (LEVEL_STEP * RANGE_DB), bytes=True)
+    picture.putpalette(table[:, :3].tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", compress_level=6)
+    return buffer.getvalue()
+
+
 def colours() -> list[str]:
     """The colour of every whole level from -70 to 0 dB, "#rrggbb"."""
     table = matplotlib.colormaps["magma"](np.linspace(0, 1, int(RANGE_DB) + 1), bytes=True)

@@ -67,14 +67,14 @@ def test_works_within_another_compiled_function(rng):
 
 
 def test_the_path_is_chosen_from_the_blocks_and_can_be_forced():
-    assert deconvolution._path(SPECS["paper"], "auto") == "winograd"
-    assert deconvolution._path(SPECS["paper"], "plain") == "plain"
+    assert deconvolution.chosen_path(SPECS["paper"], "auto") == "winograd"
+    assert deconvolution.chosen_path(SPECS["paper"], "plain") == "plain"
     for name in set(SPECS) - {"paper"}:
-        assert deconvolution._path(SPECS[name], "auto") == "plain"
+        assert deconvolution.chosen_path(SPECS[name], "auto") == "plain"
         with pytest.raises(ValueError, match='use "plain"'):
-            deconvolution._path(SPECS[name], "winograd")
+            deconvolution.chosen_path(SPECS[name], "winograd")
     with pytest.raises(ValueError, match="auto, plain, winograd"):
-        deconvolution._path(SPECS["paper"], "fast")
+        deconvolution.chosen_path(SPECS["paper"], "fast")
 
 
 def test_shapes_of_another_network_are_refused(rng):

@@ -133,23 +133,16 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
     Returns:
       Path of the page.
     """
-    environment = Environment(
-        loader=PackageLoader("deconv_jax", "gallery"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = (resources.files(__name__).joinpath(n).read_text("utf-8") for n in ("page.css", "page.js"))
+    style, script = source("page.css"), source("page.js")
     names = [json.loads((clip.root / "clip.json").read_text("utf-8"))["name"] for clip in clips]
     every = [path for clip in clips for path in _files(clip.root)]
     beside = sum(path.stat().st_size for path in every) if mode == "folder" else 0
     sources = " 'self' file:" if mode == "folder" else ""
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_digest(script)}'{sources}; style-src 'sha256-{_digest(style)}'; "
+        f"default-src 'none'; script-src 'sha256-{digest(script)}'{sources}; style-src 'sha256-{digest(style)}'; "
         f"img-src data:{sources}; base-uri 'none'; form-action 'none'"
     )
-    template = environment.get_template("page.html.j2")
+    template = environment().get_template("page.html.j2")
     known = {
         "mark": Markup(_MARK),
         "policy": policy,
@@ -161,7 +154,7 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
         "beside": _size(beside),
         "count": f"{len(every):,}",
         "network": _network(trained),
-        "about": _about(trained),
+        "about": about(trained),
         "run": "train" in trained.about["config"],
         "scores": _scores(_report(trained)),
         "norms": any(block.norm != "none" for block in trained.network.blocks),
@@ -173,6 +166,22 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
     with audio.replacing(path) as temporary:
         template.stream(known, size=_size(size), blocks=_embedded(clips, mode)).dump(str(temporary), encoding="utf-8")
     return path
+
+
+def environment() -> Environment:
+    """Of all pages' templates: everything is escaped, and a name that is not given is an error."""
+    return Environment(
+        loader=PackageLoader("deconv_jax", "gallery"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def source(name: str) -> str:
+    """A style or script of this folder."""
+    return resources.files(__name__).joinpath(name).read_text("utf-8")
 
 
 def _files(root: Path) -> list[Path]:
@@ -229,7 +238,7 @@ def _network(trained: Trained) -> dict:
     )
 
 
-def _about(trained: Trained) -> list[tuple[str, str]]:
+def about(trained: Trained) -> list[tuple[str, str]]:
     """How the network was trained, as terms and their text."""
     config, report = trained.about["config"], _report(trained)
     front, net = trained.front_end, trained.network
@@ -321,7 +330,8 @@ def _size(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """SHA-256 of a style or script, as a page's policy names what it may run."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
