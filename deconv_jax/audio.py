@@ -36,7 +36,10 @@ _ACCEPTED = "accepted is a sound file that libsndfile reads: WAV, FLAC, Ogg, Opu
 
 def shown(path) -> str:
     """A file name on one printable line, whatever bytes it holds."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fspath(path)
+    if isinstance(text, str) and text.isprintable():  # nearly all are, and collections have many
+        return text
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
