@@ -66,6 +66,7 @@ def test_it_learns_and_reports(finished):
     assert set(report["baselines"]) == {"majority", "mean log-mel", "log-mel mean and deviation"}
     assert np.sum(report["test"]["by_song"]["confusion"]) == report["songs"]["test"]
     assert report["skipped"][0][0] == "tone/broken.wav"
+    assert (folder / "skipped.csv").read_text().startswith("path,reason\ntone/broken.wav,")
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]

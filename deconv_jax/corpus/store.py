@@ -115,10 +115,11 @@ def store_clips(
         for number in mine:
             path = os.path.abspath(tracks[number].path)
             entry = known.get((path, *_stamp(path)), {})
+            song = Stored(_place(store, entry["sha"]), entry["clips"]) if "sha" in entry else None
             if "reason" in entry:
                 reasons[number] = entry["reason"]
-            elif entry and _fits(_place(store, entry["sha"]), entry["clips"], clip_samples):
-                found[number] = Stored(_place(store, entry["sha"]), entry["clips"])
+            elif song and _fits(song, clip_samples):
+                found[number] = song
             else:
                 new.append(number)
         if new:
@@ -227,7 +228,7 @@ def _int16(waveform: np.ndarray) -> np.ndarray:
 
 
 def _place(store: Path, sha: str) -> Path:
-    return store / sha[:2] / f"{sha}.npy"
+    return Path(f"{store}/{sha[:2]}/{sha}.npy")
 
 
 def _header(clips: int, clip_samples: int) -> bytes:
@@ -236,10 +237,10 @@ def _header(clips: int, clip_samples: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
 
 
-def _fits(path: Path, clips: int, clip_samples: int) -> bool:
-    """Whether a file has the size that so many clips need."""
+def _fits(song: Stored, clip_samples: int) -> bool:
+    """Whether a song's file has the size that its clips need."""
     try:
-        return os.stat(path).st_size == _HEADER + 2 * clips * clip_samples
+        return os.stat(song.path).st_size == _HEADER + 2 * song.clips * clip_samples
     except OSError:
         return False
 
