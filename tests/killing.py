@@ -132,12 +132,9 @@ class Runs:
         finally:
             process.kill()
             process.wait()
-        files = sorted(p.name for p in self.workdir.iterdir()) if self.workdir.exists() else []
         last = sorted(p.name for p in self.workdir.glob("checkpoints/last/*"))
-        return f"killed after {time.monotonic() - begin:.2f} s; workdir {files}; last {last}; left {self.left_over_names()}"
-
-    def left_over_names(self) -> list[str]:
-        return [p.name for p in self.left_over()]
+        left = [p.name for p in self.left_over()]
+        return f"killed after {time.monotonic() - begin:.2f} s; last checkpoint {last}; left {left}"
 
 
 def main(folder: Path, moments: int, seed: int, phases=PHASES) -> list[dict]:
