@@ -172,7 +172,7 @@ def test_two_processes_train_what_one_does_and_stop_and_go_on_together(settings,
             assert processes[0].poll() is None, said[0].read_text()
             time.sleep(0.002)
         processes[1].send_signal(signal.SIGKILL)
-        assert processes[0].wait(timeout=120) == 1
+        assert [p.wait(timeout=120) for p in processes] == [1, -signal.SIGKILL]
         text = said[0].read_text()
         assert "Traceback" not in text
         assert text.splitlines()[-1].startswith("error: process 0 of 2: ")
