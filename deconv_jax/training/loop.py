@@ -251,8 +251,8 @@ class _Run:
         self.class_weights = (counts.sum() / (network.classes * counts)).astype(np.float32)
         self.devices = all_devices()
         self.size = min(self.settings["batch_size"], len(clips["train"].labels))
-        sharing = {"devices": self.devices, "size": self.size} if self.devices.several else {}
-        self.step = make_train_step(network, optimiser, front_end, self.class_weights, self.seed, **sharing)
+        shared = self.devices if self.devices.several else None
+        self.step = make_train_step(network, optimiser, front_end, self.class_weights, self.seed, shared, self.size)
 
 
 def make_train_step(
