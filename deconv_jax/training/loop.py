@@ -69,7 +69,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
     front_end = wd.front_end(config)
     first = distributed.first()
     if first:
-        _claim(workdir, config)
+        _check_claim(workdir, config)
     done = first and (workdir / "report.json").is_file()
     if distributed.from_first(np.int32(done)):
         return _finished(workdir, front_end) if first else {}
@@ -89,6 +89,9 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
                 f"--workdir={audio.shown(workdir)}: was begun with other songs than are there now; "
                 "restore them, or name another --workdir"
             )
+        # Not before: a first command with a wrong name of a folder must not bind the workdir to it.
+        if not (workdir / "config.json").is_file():
+            wd.write_json(workdir / "config.json", config)
         wd.write_json(workdir / "corpus.json", corpus)
     if config["data"].get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
@@ -186,13 +189,12 @@ _ADDED = {"shuffle_labels": False, "index": "", "fold": "", "split_by": "artist"
 """Settings of config.data that came after the first version, and what they were before."""
 
 
-def _claim(workdir: Path, config: dict) -> None:
-    """Writes config.json, or checks that the run that is here already is this one."""
+def _check_claim(workdir: Path, config: dict) -> None:
+    """Checks that the run that is here already, if there is one, is this one."""
     path = workdir / "config.json"
-    config = json.loads(json.dumps(config))
     if not path.is_file():
-        wd.write_json(path, config)
         return
+    config = json.loads(json.dumps(config))
     there = wd.read_json(path, "run")
     for name, default in _ADDED.items():  # a run from before there was this setting goes on
         if name in config["data"]:
