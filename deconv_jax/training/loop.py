@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -513,13 +514,15 @@ class _Keeper:
     @staticmethod
     def _save(manager: ocp.CheckpointManager, state: State, **how) -> None:
         state = jax.tree.map(np.asarray, state)
+        full = InputError(
+            f"{audio.shown(manager.directory)}: the disk has no space left for the checkpoint of step {state['step']}; "
+            "free some, and the same command goes on from the one before"
+        )
+        # TensorStore says it in the end, too, but not in one line.
+        if shutil.disk_usage(manager.directory).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20:
+            raise full
         try:
             manager.save(int(state["step"]), args=ocp.args.StandardSave(state), **how)
         except Exception as error:  # TensorStore's have no type of their own
-            reason = " ".join(str(error).split())
-            if "no space left" in reason.lower() or "quota" in reason.lower():
-                raise InputError(
-                    f"{audio.shown(manager.directory)}: the disk is full, so the checkpoint of step {state['step']} "
-                    "could not be written; free some space, and the same command goes on from the one before"
-                ) from None
-            raise
+            reason = str(error).lower()
+            raise (full if "no space left" in reason or "quota" in reason else error) from None
