@@ -102,23 +102,27 @@ def _sweep(arguments: list[str]) -> int:
     swept = sweep()
     if distributed.joined():
         distributed.barrier("swept")
-        if not distributed.first():
-            return 0
-        swept = sweep()  # nothing is left to measure; who came last may have joined the table
+        swept = sweep()  # nothing is left to measure: who came last has joined the table
     used = swept.songs - len(swept.skipped)
+    if distributed.first():
+        _report(swept, used)
+        if swept.table and _TOP.value and used:
+            page = examples.make(trained, songs, _OUT.value, cache / "clips", settings, options)
+            print(f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:")
+            print(page.absolute())
+    distributed.barrier("reported")  # a process that ends with an error ends the others
+    return 1 if not used or len(swept.skipped) > _FAILED.value * swept.songs else 0
+
+
+def _report(swept, used: int) -> None:
     if swept.table is None:
         print(f"This share is done; {swept.missing} part(s) of others are missing. Whoever comes last joins them.")
     else:
         print(f"{used:,} song(s), a row for every clip and feature:")
         print(swept.table.absolute())
-        if _TOP.value and used:
-            page = examples.make(trained, songs, _OUT.value, cache / "clips", settings, options)
-            print(f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:")
-            print(page.absolute())
     if swept.skipped:
         print(f"{len(swept.skipped)} of {swept.songs} song(s) could not be used:", file=sys.stderr)
         print(*(f"  {name}: {reason}" for name, reason in swept.skipped[:20]), sep="\n", file=sys.stderr)
-    return 1 if not used or len(swept.skipped) > _FAILED.value * swept.songs else 0
 
 
 def main() -> int:

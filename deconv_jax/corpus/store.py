@@ -171,7 +171,8 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
 
     Returns:
       An entry of the journal: path, size, mtime_ns and sha, with the numbers of clips and of the song's samples,
-      or the reason why there are none. Without a path where it is not to be remembered. {"unwritable": [errno, message]} if the store is at fault.
+      or the reason why there are none. Without a path where it is not to be remembered. {"unwritable":
+      [errno, message]} if the store is at fault.
     """
     name = audio.shown(path)
     try:
@@ -341,8 +342,8 @@ def _unwritable(error: OSError, store: Path, need: int) -> InputError:
 class StoredWaveforms:
     """Clips in the store as if they were one array, int16 (clips, samples), of which only what is asked for is read.
 
-    Nothing is kept in memory or open between two reads: memory is that of the batch, and of a few numbers for
-    each song. Reading, not mapping: pages of a map would count as this process's memory until the system wants them back.
+    Nothing is kept in memory or open between two reads: memory is that of the batch, and of a few numbers for each
+    song. Reading, not mapping: pages of a map would count as this process's memory until the system wants them back.
     Any number of threads and processes may read.
     """
 
