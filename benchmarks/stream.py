@@ -28,14 +28,15 @@ def synthetic_store(folder: Path, clips: int, samples: int) -> store.StoredWavef
     noise = np.random.default_rng(0).integers(-9000, 9000, (CLIPS_OF_A_SONG + 1) * samples, dtype=np.int16)
     for number in range(clips // CLIPS_OF_A_SONG):
         path = folder / f"{number % 256:02x}" / f"{number:08d}.npy"
-        size = store._HEADER + 2 * CLIPS_OF_A_SONG * samples
+        size = store._HEADER + 2 * CLIPS_OF_A_SONG * samples + store._TAIL
         if not path.is_file() or path.stat().st_size != size:
             path.parent.mkdir(parents=True, exist_ok=True)
             first = 7919 * number % samples
             with open(path, "wb") as file:
                 file.write(store._header(CLIPS_OF_A_SONG, samples))
                 file.write(noise[first : first + CLIPS_OF_A_SONG * samples].data)
-        songs.append(store.Stored(path, CLIPS_OF_A_SONG))
+                file.write((CLIPS_OF_A_SONG * samples).to_bytes(store._TAIL, "little"))
+        songs.append(store.Stored(path, CLIPS_OF_A_SONG, CLIPS_OF_A_SONG * samples))
     return store.StoredWaveforms(songs, samples)
 
 

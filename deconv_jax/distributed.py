@@ -4,7 +4,7 @@ Every process gives the same command. They find each other through `jax.distribu
 writes and prints. What is said here about a process that dies: its sockets close, so a CPU's collective (Gloo) fails
 at once in all others, and so does the coordination service where it was process 0. Where nothing is under way, a
 thread notices that it gives no more signs of life. In every case the others end with one line and a status that is
-not zero, and the same commands go on from the last checkpoint.
+not zero, and the same commands go on from what was saved last.
 """
 
 import ctypes
@@ -164,7 +164,7 @@ def _another_died(which: str = "another process of this run") -> str:
     number, count = share()
     return (
         f"process {number} of {count}: {which} is gone, and nothing goes on without it; start all of them again: "
-        "they go on from the last checkpoint"
+        "they go on from what was saved last"
     )
 
 
@@ -213,7 +213,7 @@ def _on_abort(_: int) -> None:
     os.write(
         2,
         b"\nerror: process 0 of this run is gone or could not be reached, and nothing goes on without it; start all "
-        b"of them again: they go on from the last checkpoint\n",
+        b"of them again: they go on from what was saved last\n",
     )
     os._exit(1)
 

@@ -1,6 +1,7 @@
 """Shared settings: Four fake CPU devices, and tests that fail on NaN and on silent rank promotion."""
 
 import os
+import socket
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
@@ -23,6 +24,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def free_port():
+    """A function that finds a port of this machine which nobody listens at."""
+
+    def find() -> int:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            return one.getsockname()[1]
+
+    return find
 
 
 @pytest.fixture(scope="session")

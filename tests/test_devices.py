@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -135,12 +134,6 @@ def test_reading_ahead_is_bounded_and_its_errors_arrive_in_their_place():
     assert max(made) <= 12
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def together(settings, alone, folder, port):
     """Two processes of bin/train in one workdir, each with a device of its own."""
     (folder / "tiny.py").write_text(
@@ -160,7 +153,7 @@ def together(settings, alone, folder, port):
     return processes
 
 
-def test_two_processes_train_what_one_does_and_stop_and_go_on_together(settings, alone, tmp_path):
+def test_two_processes_train_what_one_does_and_stop_and_go_on_together(settings, alone, free_port, tmp_path):
     """One of two is killed in the middle: the other says so and stops; both, started again, end as one process."""
     said = [tmp_path / f"said{number}.txt" for number in range(2)]
     processes: list[subprocess.Popen] = []

@@ -93,6 +93,9 @@ def test_clips_are_those_of_the_file_decoded_and_resampled_at_once(tmp_path, end
     stored = np.load(tmp_path / "store" / entry["sha"][:2] / f"{entry['sha']}.npy")
     np.testing.assert_array_equal(stored, at_once(path, RATE, CLIP, PER_SONG))
     assert entry["clips"] == len(stored) == PER_SONG
+    again = store_file(str(path), str(tmp_path / "store"), RATE, CLIP, PER_SONG)  # from the file in the store
+    assert again == entry
+    assert entry["samples"] == len(audio.read(path, RATE))
 
 
 def store_folder(tmp_path):
@@ -389,9 +392,9 @@ def many(tmp_path_factory):
     for number in range(150):
         clips = rng.integers(-32768, 32767, (int(rng.integers(1, 5)), 30), np.int16)
         path = folder / f"{number}.npy"
-        path.write_bytes(store._header(*clips.shape) + clips.tobytes())
+        path.write_bytes(store._header(*clips.shape) + clips.tobytes() + bytes(store._TAIL))
         np.testing.assert_array_equal(np.load(path), clips)
-        stored.append(Stored(path, len(clips)))
+        stored.append(Stored(path, len(clips), clips.size))
         arrays.append(clips)
     return StoredWaveforms(stored, 30), np.concatenate(arrays)
 

@@ -11,6 +11,8 @@ from deconv_jax.errors import InputError
 
 WRONG_FLAGS = 2
 
+flags.disclaim_key_flags()  # what is defined here belongs to the command that asks for it, and to its --help
+
 
 def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
     """Parses the flags, runs `main` on what is left of the command line, and turns errors into one line each.
@@ -49,6 +51,30 @@ def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on or begins again", 130)
+
+
+def define_distributed() -> Callable[[], None]:
+    """Defines the flags of a command that several processes can work on together.
+
+    Returns:
+      To be called before anything else of JAX: joins the other processes if `--distributed` is given. Raises
+      flags.Error if the flags do not fit together, and else as `distributed.start`.
+    """
+    together = flags.DEFINE_boolean("distributed", False, "Work together with other processes; see above.")
+    more = [
+        flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there."),
+        flags.DEFINE_integer("processes", None, "--distributed: how many processes there are."),
+        flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0."),
+    ]
+
+    def join() -> None:
+        given = [flag.name for flag in more if flag.value is not None]
+        if together.value:
+            distributed.start(*(flag.value for flag in more))
+        elif given:
+            raise flags.Error(f"--{given[0]} belongs to --distributed: give both or neither")
+
+    return join
 
 
 def numbers(flag: str, text: str) -> list[int]:

@@ -8,13 +8,22 @@ bin/sweep --share=2/8 songs/                    the second of eight processes or
 
 OUT/statistics.parquet has a row for every clip and feature; OUT/top/index.html lets you hear the strongest clips. The
 same command goes on after it was stopped.
+
+Songs are decoded once, into CACHE_DIR/clips, which bin/train shares; another layer or network with clips of the same
+length decodes nothing. That takes 88 kB for a clip of 4 s at 11,025 Hz: 0.9 MB for a song of ten clips, 9 GB for
+10,000 songs. It may be removed at any time.
+
+All devices of this machine take part. With --distributed, so do other processes and hosts that give the same command
+and see the same OUT (a shared file system). Slurm, Open MPI, Kubernetes and Cloud TPU say who is there; elsewhere add
+--coordinator=HOST:PORT --processes=N --process=I. With --share, nothing needs to know of the others.
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
-from deconv_jax.cli.launch import launch
+from deconv_jax.cli.launch import define_distributed, launch
 
 _LAYER = flags.DEFINE_string("layer", "5", "Layer to measure, from 1; several as in 1,3; or all.")
 _INDEX = flags.DEFINE_string("index", None, "CSV or TSV that names the songs, as for bin/train.")
@@ -40,7 +49,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (def
 _NETWORK = flags.DEFINE_string("network", None, "Folder of a network file, in the place of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
 _OUT = flags.DEFINE_string("out", "swept", "Folder for what is made.")
-_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", None, "Where decoded clips and the built-in music are kept (default: the platform's cache)."
+)
+_join = define_distributed()
 
 
 def _layers(text: str) -> list[int]:
@@ -50,12 +62,8 @@ def _layers(text: str) -> list[int]:
         raise flags.Error(f"--layer={text}: neither a number, nor numbers with commas, nor all") from None
 
 
-def _share(text: str | None) -> tuple[int, int]:
-    """ "2/8" → (1, 8); without one, what `jax.distributed` says, if it was started."""
-    if text is None:
-        import jax
-
-        return jax.process_index(), jax.process_count()
+def _share(text: str) -> tuple[int, int]:
+    """ "2/8" → (1, 8)."""
     first, _, count = text.partition("/")
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise flags.Error(f"--share={text}: wanted is the number of a share and how many there are, as in 2/8")
@@ -64,11 +72,15 @@ def _share(text: str | None) -> tuple[int, int]:
 
 def _sweep(arguments: list[str]) -> int:
     layers = None if _LAYER.value == "all" else _layers(_LAYER.value)
-    if _SHARE.value:
-        _share(_SHARE.value)
-    from deconv_jax import collection, runtime
+    named = _share(_SHARE.value) if _SHARE.value else None
+    _join()
+    from deconv_jax import collection, distributed, runtime
     from deconv_jax.collection import examples
+    from deconv_jax.corpus import builtin
     from deconv_jax.training import workdir
+
+    if named and distributed.joined():
+        raise flags.Error(f"--share={_SHARE.value}: leave it out with --distributed, which shares the work out itself")
 
     runtime.keep_compiled()
     elsewhere = _CHECKPOINT.value or _NETWORK.value
@@ -80,22 +92,37 @@ def _sweep(arguments: list[str]) -> int:
     reading = _READING.value or ("phase" if phase else "mask")
     options = examples.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)
     examples.check(trained, settings, options)
-    songs, left_out = collection.find_songs(arguments, _INDEX.value, _ROOT.value, _CACHE_DIR.value)
-    swept = collection.sweep(trained, songs, _OUT.value, settings, _share(_SHARE.value), None, left_out)
+    cache = Path(_CACHE_DIR.value or builtin.default_cache_dir())
+    songs, left_out = collection.find_songs(arguments, _INDEX.value, _ROOT.value, cache)
+
+    def sweep() -> collection.Swept:
+        share = named or distributed.share()
+        return collection.sweep(trained, songs, _OUT.value, cache / "clips", settings, share, left_out=left_out)
+
+    swept = sweep()
+    if distributed.joined():
+        distributed.barrier("swept")
+        swept = sweep()  # nothing is left to measure: who came last has joined the table
     used = swept.songs - len(swept.skipped)
+    if distributed.first():
+        _report(swept, used)
+        if swept.table and _TOP.value and used:
+            page = examples.make(trained, songs, _OUT.value, cache / "clips", settings, options)
+            print(f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:")
+            print(page.absolute())
+    distributed.barrier("reported")  # a process that ends with an error ends the others
+    return 1 if not used or len(swept.skipped) > _FAILED.value * swept.songs else 0
+
+
+def _report(swept, used: int) -> None:
     if swept.table is None:
         print(f"This share is done; {swept.missing} part(s) of others are missing. Whoever comes last joins them.")
     else:
         print(f"{used:,} song(s), a row for every clip and feature:")
         print(swept.table.absolute())
-        if _TOP.value and used:
-            page = examples.make(trained, songs, _OUT.value, settings, options)
-            print(f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:")
-            print(page.absolute())
     if swept.skipped:
         print(f"{len(swept.skipped)} of {swept.songs} song(s) could not be used:", file=sys.stderr)
-        print(*(f"  {reason}" for _, reason in swept.skipped[:20]), sep="\n", file=sys.stderr)
-    return 1 if not used or len(swept.skipped) > _FAILED.value * swept.songs else 0
+        print(*(f"  {name}: {reason}" for name, reason in swept.skipped[:20]), sep="\n", file=sys.stderr)
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from deconv_jax.cli.launch import launch
+from deconv_jax.cli.launch import define_distributed, launch
 
 
 def _find_config(path: str) -> str:
@@ -38,10 +38,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
-_DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "Train together with other processes; see above.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "--distributed: how many processes there are.")
-_PROCESS = flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0.")
+_join = define_distributed()
 
 
 def _train(arguments: list[str]) -> int:
@@ -50,14 +47,8 @@ def _train(arguments: list[str]) -> int:
             f"bin/train takes flags only, not {arguments[0]!r}; name music by --config.data.root=DIR "
             "or --config.data.index=FILE"
         )
-    flags_of_it = {"coordinator": _COORDINATOR, "processes": _PROCESSES, "process": _PROCESS}
-    given = [name for name, flag in flags_of_it.items() if flag.value is not None]
-    if given and not _DISTRIBUTED.value:
-        raise flags.Error(f"--{given[0]} belongs to --distributed: give both or neither")
+    _join()
     from deconv_jax import distributed, runtime
-
-    if _DISTRIBUTED.value:
-        distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     from deconv_jax.training import loop, workdir
 
     runtime.keep_compiled()

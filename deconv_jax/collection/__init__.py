@@ -5,6 +5,11 @@ was killed goes on with the parts that are missing, and several processes or mac
 Whoever finds all of them present joins them into `statistics.parquet`, in the songs' order. What stands in a part
 depends on its songs and the settings alone, so the table is the same however the work was cut.
 
+Clips are those of the store (`deconv_jax.corpus.store`), which a run fills with its songs before it measures: a file
+that crashes or hangs its decoder costs a worker process there and is skipped, and what is decoded serves the next
+layer, the next network and `bin/train`. It takes twice as many bytes as its clips have samples (88 kB for 4 s at
+11,025 Hz, so 9 GB for 10,000 songs of ten clips), and may be removed when no run is at work.
+
 sweep.json            settings, the network's fingerprint, and the songs' (a folder never holds two sweeps)
 songs.csv             the songs: song, label, group, bytes
 parts/00012.parquet   rows of the songs of a part, and in its metadata those that could not be used
@@ -12,7 +17,6 @@ statistics.parquet    all rows; then the parts are removed
 skipped.csv           path and reason of the songs that could not be used
 """
 
-import concurrent.futures
 import contextlib
 import csv
 import dataclasses
@@ -20,10 +24,8 @@ import functools
 import hashlib
 import itertools
 import json
-import logging
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -33,17 +35,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from deconv_jax import audio, deconvolution, features, runtime, untrained
+from deconv_jax import audio, deconvolution, features, untrained
 from deconv_jax.activations import check_method
 from deconv_jax.collection import statistics
 from deconv_jax.corpus import builtin, tracks
+from deconv_jax.corpus.store import Stored, StoredWaveforms, store_clips, write_skipped
 from deconv_jax.corpus.tracks import Track
 from deconv_jax.errors import InputError
 from deconv_jax.training.workdir import Trained, plain, write_json
 
-log = logging.getLogger(__name__)
-
-FORMAT = 1
+FORMAT = 2
 PART_CLIPS = 64
 """Clips of a part, more or less: what a killed run does again at most."""
 PARTS = 4096
@@ -147,6 +148,7 @@ def sweep(
     trained: Trained,
     songs: Sequence[Track],
     out,
+    store,
     settings: Settings,
     share: tuple[int, int] = (0, 1),
     devices: Sequence[jax.Device] | None = None,
@@ -158,13 +160,14 @@ def sweep(
       trained: the network.
       songs: in the order that the table will have. One that cannot be used is left out and listed.
       out: folder for what is written; made if it is not there.
+      store: folder of the store of clips, such as CACHE_DIR/clips; made if it is not there.
       settings: what to measure.
       share: (i, n): measure only every n-th part from part i on; other processes measure the others.
       devices: share clips out among these; all local devices if left out.
       left_out: (name, reason) of what an index named and is no song, to be listed with those that cannot be used.
 
     Raises:
-      InputError: `out` cannot be written, holds another sweep, or is being written by another run.
+      InputError: `out` or `store` cannot be written, or `out` holds another sweep or is being written by another run.
       ValueError: layer does not exist, or the method has no rule for an activation.
     """
     out = Path(out)
@@ -174,7 +177,7 @@ def sweep(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out, share):
-            return _Run(trained, songs, out, settings, share, devices, list(left_out)).run()
+            return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
@@ -199,27 +202,6 @@ def fingerprint(trained: Trained) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_clips(path: Path, front, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` clips of a song, spread evenly over it.
-
-    Returns:
-      first samples of the clips, shape (clips,), and waveforms, float32, shape (clips, samples).
-
-    Raises:
-      InputError: unreadable, shorter than a window of the transform, or silent throughout.
-    """
-    waveform = audio.read(path, front.sample_rate)
-    if len(waveform) < front.n_fft:
-        raise InputError(
-            f"{audio.shown(path)}: holds {len(waveform)} sample(s) at {front.sample_rate} Hz; "
-            f"at least {front.n_fft} are needed"
-        )
-    if not np.any(waveform):
-        raise InputError(f"{audio.shown(path)}: is silent throughout")
-    starts = audio.clip_starts(len(waveform), front.clip_samples, count)
-    return starts, np.stack([audio.cut(waveform, start, front.clip_samples) for start in starts])
-
-
 @contextlib.contextmanager
 def _alone(out: Path, share: tuple[int, int]) -> Iterator[None]:
     """Holds the lock of this share. The system lets go of it when the process ends, however it ends."""
@@ -242,9 +224,9 @@ def _alone(out: Path, share: tuple[int, int]) -> Iterator[None]:
 class _Run:
     """One run of `sweep`: its arguments, and what follows from them."""
 
-    def __init__(self, trained, songs, out, settings, share, devices, left_out):
-        self.trained, self.songs, self.out, self.settings, self.share = trained, songs, out, settings, share
-        self.left_out = left_out
+    def __init__(self, trained, songs, out, store, settings, share, devices, left_out):
+        self.trained, self.songs, self.out, self.store = trained, songs, out, store
+        self.settings, self.share, self.left_out = settings, share, left_out
         self.devices = jax.local_devices() if devices is None else list(devices)
         per_part = max(1, PART_CLIPS // settings.clips_per_song, -(-len(songs) // PARTS))
         self.parts = [range(i, min(i + per_part, len(songs))) for i in range(0, len(songs), per_part)]
@@ -263,7 +245,8 @@ class _Run:
     def run(self) -> Swept:
         wanted = self._describe()
         self.key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-        self._claim(wanted)
+        with filelock.FileLock(self.out / ".join.lock"):  # shares begin at the same moment
+            self._claim(wanted)
         clips = 0
         mine = range(self.share[0], len(self.parts), self.share[1])
         if not self._is_whole(self.out / TABLE):
@@ -369,55 +352,32 @@ class _Run:
         return [(name, reason) for name, reason in json.loads(pq.read_schema(path).metadata[b"skipped"])]
 
     def _measure_parts(self, numbers: list[int]) -> int:
-        numbered = [song for number in numbers for song in self.parts[number]]
+        """Stores the songs of some parts, then measures and writes one part after the other; returns their clips."""
+        songs = [song for number in numbers for song in self.parts[number]]
         front, count = self.trained.front_end, self.settings.clips_per_song
-        clips = 0
-
-        def load(song: int):
-            try:
-                return read_clips(self.songs[song].path, front, count), ""
-            except InputError as error:
-                return None, str(error)
-
-        bar = tqdm(total=len(numbered), desc="measuring", unit="song", disable=None)
-        with bar, concurrent.futures.ThreadPoolExecutor(runtime.cores()) as pool:
-            loaded = _ahead(pool, load, numbered, 2 * runtime.cores())
-            try:
-                for number in numbers:
-                    clips += self._measure_part(number, loaded, bar, clips)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        tracks = [self.songs[song] for song in songs]
+        found, skipped = store_clips(tracks, self.store, front.sample_rate, front.clip_samples, count)
+        lost = iter(skipped)
+        stored = {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
+        clips = sum(one.clips for one in found if one)
+        with tqdm(total=clips, desc="measuring", unit="clip", disable=None) as bar:
+            for number in numbers:
+                self._measure_part(number, stored, bar)
         return clips
 
-    def _measure_part(self, number: int, loaded, bar: tqdm, before: int) -> int:
-        """Reads, measures and writes one part; returns its clips."""
-        waiting: list[np.ndarray] = []
-        whose, starts, skipped, results = [], [], [], []
-        done = 0
-
-        def measure(least: int) -> None:
-            nonlocal waiting, done
-            while len(waiting) >= least and waiting:
-                results.append(self._measure_batch(np.stack(waiting[: self.batch])))
-                done += len(waiting[: self.batch])
-                waiting = waiting[self.batch :]
-                bar.set_postfix_str(f"{before + done} clips", refresh=False)
-
-        for song in self.parts[number]:
-            clips, reason = next(loaded)
-            if clips is None:
-                skipped.append((self.songs[song].name, reason))
-                log.warning("skipped %s", reason)
-            else:
-                whose += [song] * len(clips[0])
-                starts += [*clips[0]]
-                waiting += [*clips[1]]
-                measure(self.batch)
-            bar.update()
-        measure(1)
-        table = self._table(np.array(whose, int), np.array(starts, int), results)
+    def _measure_part(self, number: int, stored: dict[int, Stored | tuple[str, str]], bar: tqdm) -> None:
+        """Measures and writes a part; `stored` has the file of each song, or its name and why there is none."""
+        given = {song: stored[song] for song in self.parts[number]}
+        used = {song: one for song, one in given.items() if isinstance(one, Stored)}
+        skipped = [one for one in given.values() if not isinstance(one, Stored)]
+        waveforms = StoredWaveforms(list(used.values()), self.trained.front_end.clip_samples)
+        results = []
+        for first in range(0, len(waveforms), self.batch):
+            clips = waveforms[first : first + self.batch]
+            results.append(self._measure_batch(clips.astype(np.float32) / 32768))
+            bar.update(len(clips))
+        table = self._table(used, results)
         _write_table(self._part(number), self._with(table.schema, skipped), [table])
-        return len(whose)
 
     def _measure_batch(self, waveforms: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
         """Layer → columns of shape (clips, features)."""
@@ -444,29 +404,35 @@ class _Run:
             found[layer] = {name: values[:clips] for name, values in columns.items()}
         return found
 
-    def _table(self, whose: np.ndarray, starts: np.ndarray, results: list[dict]) -> pa.Table:
+    def _table(self, used: dict[int, Stored], results: list[dict]) -> pa.Table:
         """Rows by song, clip, layer and feature."""
-        if not len(whose):
+        if not used:
             return self.schema.empty_table()
-        layers = self.settings.layers
+        front, layers = self.trained.front_end, self.settings.layers
         maps = [self.trained.network.blocks[l - 1].maps for l in layers]
         per_clip = sum(maps)
-        clip = np.concatenate([np.arange(n) for n in np.unique_counts(whose).counts])
-        songs, place = np.unique(whose, return_inverse=True)
+        counts = [one.clips for one in used.values()]
+        clips = sum(counts)
+        starts = np.concatenate(
+            [audio.clip_starts(s.samples, front.clip_samples, self.settings.clips_per_song) for s in used.values()]
+        )
+
+        def by_song(values) -> np.ndarray:
+            return np.repeat(np.repeat(values, counts), per_clip)
 
         def names(kind: str) -> pa.Array:
-            values = [getattr(self.songs[song], kind) for song in songs]
-            return pa.array(values).dictionary_encode().take(pa.array(np.repeat(place, per_clip)))
+            values = [getattr(self.songs[song], kind) for song in used]
+            return pa.array(values).dictionary_encode().take(pa.array(by_song(np.arange(len(used)))))
 
         columns = {
             "song": names("name"),
             "label": names("label"),
             "group": names("group"),
-            "song_number": np.repeat(whose, per_clip),
-            "clip": np.repeat(clip, per_clip),
-            "start_s": np.repeat(starts / self.trained.front_end.sample_rate, per_clip),
-            "layer": np.tile(np.repeat(layers, maps), len(whose)),
-            "feature": np.tile(np.concatenate([np.arange(n) for n in maps]), len(whose)),
+            "song_number": by_song(list(used)),
+            "clip": np.repeat(np.concatenate([np.arange(n) for n in counts]), per_clip),
+            "start_s": np.repeat(starts / front.sample_rate, per_clip),
+            "layer": np.tile(np.repeat(layers, maps), clips),
+            "feature": np.tile(np.concatenate([np.arange(n) for n in maps]), clips),
         }
         for name in results[0][layers[0]]:
             by_layer = [np.concatenate([result[layer][name] for result in results]) for layer in layers]
@@ -481,7 +447,7 @@ class _Run:
         """Part by part, so that memory does not grow with the collection."""
         paths = [self._part(number) for number in range(len(self.parts))]
         skipped = self.left_out + [s for path in paths for s in self._skipped(path)]
-        _write_csv(self.out / SKIPPED, ["path", "reason"], skipped)
+        write_skipped(self.out / SKIPPED, skipped)
         first = pq.read_table(paths[0]).schema
         _write_table(self.out / TABLE, self._with(first, skipped), map(pq.read_table, paths))
 
@@ -519,13 +485,3 @@ def _write_csv(path: Path, head: list[str], rows) -> None:
         writer = csv.writer(handle)
         writer.writerow(head)
         writer.writerows(rows)
-
-
-def _ahead(pool: concurrent.futures.Executor, function: Callable, items: Sequence, count: int) -> Iterator:
-    """`map`, at most `count` items ahead of what is taken: memory stays bounded, readers stay busy."""
-    left = iter(items)
-    waiting = deque(pool.submit(function, item) for item in itertools.islice(left, count))
-    while waiting:
-        yield waiting.popleft().result()
-        for item in itertools.islice(left, 1):
-            waiting.append(pool.submit(function, item))

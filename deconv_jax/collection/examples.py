@@ -23,7 +23,8 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from deconv_jax import __version__, audio, auralisation, deconvolution, export, gallery, pictures
-from deconv_jax.collection import ACTIVATIONS, SKIPPED, TABLE, Settings, read_clips
+from deconv_jax.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
+from deconv_jax.corpus.store import StoredWaveforms, store_clips
 from deconv_jax.corpus.tracks import Track
 from deconv_jax.errors import InputError
 from deconv_jax.training.workdir import Trained, write_json
@@ -163,18 +164,18 @@ def check(trained: Trained, settings: Settings, options: Options) -> None:
     export.check(trained, export.Options(settings.layers, reading=reading, method=settings.method))
 
 
-def make(trained: Trained, tracks: Sequence[Track], out, settings: Settings, options: Options) -> Path:
+def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settings, options: Options) -> Path:
     """Finds and auralises the strongest clips of every feature, into `top/` below `out`.
 
     Args:
-      trained, tracks, out, settings: as they were given to `collection.sweep`, which has made the table.
+      trained, tracks, out, store, settings: as they were given to `collection.sweep`, which has made the table.
       options: what to make.
 
     Returns:
       The page. One that was made with the same table and options is left as it is.
 
     Raises:
-      InputError: `out` cannot be written, or holds a folder `top` that was not made here.
+      InputError: `out` or `store` cannot be written, or `out` holds a folder `top` that was not made here.
       ValueError: phase reading of a network with log input.
     """
     check(trained, settings, options)
@@ -199,7 +200,7 @@ def make(trained: Trained, tracks: Sequence[Track], out, settings: Settings, opt
         partial.mkdir()
         maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
         own, twin, present = strongest(table, maps, options)
-        gone = _auralise(trained, tracks, partial, settings, options, own, maps)
+        gone = _auralise(trained, tracks, partial, store, settings, options, own, maps)
         _write_page(trained, tracks, partial, settings, options, own, twin, present, gone)
         write_json(partial / "top.json", wanted)
         export.swap(partial, folder)
@@ -214,24 +215,28 @@ def make(trained: Trained, tracks: Sequence[Track], out, settings: Settings, opt
     return folder / "index.html"
 
 
-def _auralise(trained, tracks, folder: Path, settings: Settings, options: Options, own: Lists, maps) -> set[int]:
+def _auralise(trained, tracks, folder: Path, store, settings: Settings, options: Options, own: Lists, maps) -> set[int]:
     """Writes sounds and pictures, song by song; returns the songs that can no longer be read."""
     wanted: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for (row, rank), song in np.ndenumerate(own.songs):
         if song >= 0:
             wanted[int(song)][int(own.clips[row, rank])].append((row, rank))
+    songs, front = sorted(wanted), trained.front_end
+    of_them = [tracks[song] for song in songs]
+    found, skipped = store_clips(of_them, store, front.sample_rate, front.clip_samples, settings.clips_per_song)
+    for name, reason in skipped:
+        log.error("%s: %s", name, reason)
     gone = set()
-    for song in tqdm(sorted(wanted), desc="strongest clips", unit="song", disable=None):
-        try:
-            starts, waveforms = read_clips(tracks[song].path, trained.front_end, settings.clips_per_song)
-            if len(starts) <= max(wanted[song]):
-                raise InputError(f"{audio.shown(tracks[song].path)}: is shorter than it was when it was measured")
-        except InputError as error:
-            log.error("%s", error)
+    for song, stored in zip(tqdm(songs, desc="strongest clips", unit="song", disable=None), found, strict=True):
+        if stored is None or stored.clips <= max(wanted[song]):
+            if stored:
+                log.error("%s: is shorter than it was when it was measured", tracks[song].name)
             gone.add(song)
             continue
+        waveforms = StoredWaveforms([stored], front.clip_samples)
         for clip, places in sorted(wanted[song].items()):
-            _auralise_clip(trained, waveforms[clip], folder, f"{song:07d}-{clip:03d}", settings, options, places, maps)
+            waveform = waveforms[clip].astype(np.float32) / 32768
+            _auralise_clip(trained, waveform, folder, f"{song:07d}-{clip:03d}", settings, options, places, maps)
     return gone
 
 

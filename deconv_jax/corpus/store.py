@@ -1,7 +1,8 @@
 """Tracks → clips, decoded once and kept on disk, and read back a batch at a time.
 
-    FOLDER/11025hz-44100x10-v1/         the settings: rate, samples in a clip, clips of a song, version of the format
-        3f/3f5c….npy                    the clips of the song with this SHA-256, int16 (clips, samples)
+    FOLDER/11025hz-44100x10-v2/         the settings: rate, samples in a clip, clips of a song, version of the format
+        3f/3f5c….npy                    the clips of the song with this SHA-256, int16 (clips, samples); after them
+                                        how long the song is, from which follows where in it they begin
         journal.jsonl                   which file has which content, one line for each that was read
 
 A song's file is written whole (a temporary name, fsync, rename), and opening it checks its header and its size, so
@@ -45,7 +46,7 @@ from deconv_jax.errors import InputError
 if TYPE_CHECKING:
     from deconv_jax.spectrogram import FrontEnd
 
-FORMAT = 1
+FORMAT = 2
 """Of the store, with all that the clips depend on beside the settings. A change of either begins another store."""
 
 SHORTEST = 1 / 8
@@ -55,7 +56,7 @@ FAILED_SHARE = 0.5
 """Of the songs: if more cannot be used, something else than the songs is wrong. `config.data.failed_share`."""
 
 _STALE = 3600  # seconds after which a temporary file belongs to no running process: far longer than a file may take
-_HEADER = 128  # bytes of a song's file before its samples
+_HEADER, _TAIL = 128, 8  # bytes of a song's file before its clips and after them; numpy.load stops before the latter
 _log = logging.getLogger(__name__)
 
 
@@ -64,10 +65,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
-    """A song's file in the store, and how many clips it holds."""
+    """A song's file in the store, how many clips it holds, and how many samples the song has.
+
+    The clips begin at `audio.clip_starts(samples, clip_samples, per_song)`.
+    """
 
     path: Path
     clips: int
+    samples: int
 
 
 def store_clips(
@@ -115,7 +120,7 @@ def store_clips(
         for number in mine:
             path = os.path.abspath(tracks[number].path)
             entry = known.get((path, *_stamp(path)), {})
-            song = Stored(_place(store, entry["sha"]), entry["clips"]) if "sha" in entry else None
+            song = _stored(store, entry) if "sha" in entry else None
             if "reason" in entry:
                 reasons[number] = entry["reason"]
             elif song and _fits(song, clip_samples):
@@ -156,7 +161,7 @@ def _store_new(tracks, new: list[int], store: Path, settings: dict, limits, foun
             if "reason" in entry:
                 reasons[number] = entry["reason"]
             else:
-                found[number] = Stored(_place(store, entry["sha"]), entry["clips"])
+                found[number] = _stored(store, entry)
             bar.set_postfix(skipped=len(reasons), refresh=False)
             bar.update()
 
@@ -165,8 +170,9 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
     """Puts one sound file's clips into the store, where its content is not there yet; called in a worker process.
 
     Returns:
-      An entry of the journal: path, size, mtime_ns and sha, with the number of clips or the reason why there are
-      none. Without a path where it is not to be remembered. {"unwritable": [errno, message]} if the store is at fault.
+      An entry of the journal: path, size, mtime_ns and sha, with the numbers of clips and of the song's samples,
+      or the reason why there are none. Without a path where it is not to be remembered. {"unwritable":
+      [errno, message]} if the store is at fault.
     """
     name = audio.shown(path)
     try:
@@ -175,11 +181,11 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
             sha = hashlib.file_digest(handle, "sha256").hexdigest()
             entry: dict[str, Any] = {"path": path, "size": before.st_size, "mtime_ns": before.st_mtime_ns, "sha": sha}
             target = _place(Path(store), sha)
-            clips = _whole(target, clip_samples)
-            if clips is not None:
-                return entry | {"clips": clips}
+            found = _whole(target, clip_samples)
+            if found is not None:
+                return entry | dict(zip(("clips", "samples"), found, strict=True))
             handle.seek(0)
-            pieces, reason = _clips(handle, name, sample_rate, clip_samples, per_song)
+            pieces, samples, reason = _clips(handle, name, sample_rate, clip_samples, per_song)
             after = os.fstat(handle.fileno())
     except InputError as error:  # of opening it: rights change, files appear
         return {"reason": str(error).removeprefix(f"{name}: ")}
@@ -194,20 +200,21 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
         with audio.replacing(target, folder=target.parents[1] / ".partial") as temporary, open(temporary, "wb") as file:
             file.write(_header(len(pieces), clip_samples))
             file.write(pieces.data)
+            file.write(samples.to_bytes(_TAIL, "little"))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return {"unwritable": [error.errno, error.strerror]}
-    return entry | {"clips": len(pieces)}
+    return entry | {"clips": len(pieces), "samples": samples}
 
 
-def _clips(handle, name: str, sample_rate: int, clip: int, per_song: int) -> tuple[np.ndarray, str]:
-    """A song's clips, int16 (clips, samples), and why there are none."""
+def _clips(handle, name: str, sample_rate: int, clip: int, per_song: int) -> tuple[np.ndarray, int, str]:
+    """A song's clips, int16 (clips, samples), how many samples it has itself, and why there are no clips."""
     try:
         # As int16 from the first, of which two hours are 160 MB at 11,025 Hz.
         blocks = [_int16(block) for block in audio.decode(handle, name, sample_rate, duration=audio.LONGEST)]
     except InputError as error:
-        return np.zeros((0, clip), np.int16), str(error).removeprefix(f"{name}: ")
+        return np.zeros((0, clip), np.int16), 0, str(error).removeprefix(f"{name}: ")
     waveform = np.concatenate(blocks)
     if len(waveform) < clip * SHORTEST:
         least = clip * SHORTEST / sample_rate
@@ -216,8 +223,8 @@ def _clips(handle, name: str, sample_rate: int, clip: int, per_song: int) -> tup
         reason = "is silent throughout"
     else:
         starts = audio.clip_starts(len(waveform), clip, per_song)
-        return np.stack([audio.cut(waveform, start, clip) for start in starts]), ""
-    return np.zeros((0, clip), np.int16), reason
+        return np.stack([audio.cut(waveform, start, clip) for start in starts]), len(waveform), ""
+    return np.zeros((0, clip), np.int16), len(waveform), reason
 
 
 def _int16(waveform: np.ndarray) -> np.ndarray:
@@ -231,6 +238,10 @@ def _place(store: Path, sha: str) -> Path:
     return Path(f"{store}/{sha[:2]}/{sha}.npy")
 
 
+def _stored(store: Path, entry: dict) -> Stored:
+    return Stored(_place(store, entry["sha"]), entry["clips"], entry["samples"])
+
+
 def _header(clips: int, clip_samples: int) -> bytes:
     """Of a .npy file, always of the same length and the same bytes, so that a comparison checks it."""
     text = f"{{'descr': '<i2', 'fortran_order': False, 'shape': ({clips}, {clip_samples}), }}"
@@ -240,17 +251,20 @@ def _header(clips: int, clip_samples: int) -> bytes:
 def _fits(song: Stored, clip_samples: int) -> bool:
     """Whether a song's file has the size that its clips need."""
     try:
-        return os.stat(song.path).st_size == _HEADER + 2 * song.clips * clip_samples
+        return os.stat(song.path).st_size == _HEADER + 2 * song.clips * clip_samples + _TAIL
     except OSError:
         return False
 
 
-def _whole(path: Path, clip_samples: int) -> int | None:
-    """Number of clips in a file, None if it is not there or not whole."""
+def _whole(path: Path, clip_samples: int) -> tuple[int, int] | None:
+    """Numbers of clips in a file and of samples of its song, None if it is not there or not whole."""
     try:
         with open(path, "rb") as file:
-            clips, rest = divmod(os.fstat(file.fileno()).st_size - _HEADER, 2 * clip_samples)
-            return clips if clips > 0 and not rest and file.read(_HEADER) == _header(clips, clip_samples) else None
+            clips, rest = divmod(os.fstat(file.fileno()).st_size - _HEADER - _TAIL, 2 * clip_samples)
+            if clips < 1 or rest or file.read(_HEADER) != _header(clips, clip_samples):
+                return None
+            file.seek(-_TAIL, os.SEEK_END)
+            return clips, int.from_bytes(file.read(_TAIL), "little")
     except OSError:
         return None
 
@@ -284,7 +298,8 @@ def _remembered(journal: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
                     if "reason" in entry:
                         known[key] = {"reason": str(entry["reason"])}
                     else:
-                        known[key] = {"sha": str(entry["sha"]), "clips": int(entry["clips"])}
+                        numbers = {name: int(entry[name]) for name in ("clips", "samples")}
+                        known[key] = {"sha": str(entry["sha"]), **numbers}
     return known
 
 
@@ -327,7 +342,7 @@ def _unwritable(error: OSError, store: Path, need: int) -> InputError:
 class StoredWaveforms:
     """Clips in the store as if they were one array, int16 (clips, samples), of which only what is asked for is read.
 
-    Nothing is kept in memory or open between two reads: memory is that of the batch, and of two numbers for each
+    Nothing is kept in memory or open between two reads: memory is that of the batch, and of a few numbers for each
     song. Reading, not mapping: pages of a map would count as this process's memory until the system wants them back.
     Any number of threads and processes may read.
     """
