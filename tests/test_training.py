@@ -10,7 +10,7 @@ import soundfile
 
 from deconv_jax.cli import train
 from deconv_jax.errors import InputError
-from deconv_jax.training import loop, workdir
+from deconv_jax.training import checkpoints, loop, workdir
 
 CONFIG = {
     "name": "tiny",
@@ -122,7 +122,7 @@ def run_steps(finished):
 
 def test_a_killed_save_ahead_of_the_last_checkpoint_is_taken_back(finished, music, tmp_path, monkeypatch):
     """Best is saved before last: a run killed between the two has a best that the resumed run makes anew."""
-    manager = loop.ocp.CheckpointManager
+    manager = checkpoints.ocp.CheckpointManager
     save = manager.save
 
     def dying(self, step, *args, **kwargs):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from absl import logging
 from tqdm import tqdm
 
@@ -27,9 +25,8 @@ from deconv_jax.network_file import save_network
 from deconv_jax.spectrogram import FrontEnd, analyse
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
+from deconv_jax.training.checkpoints import BEST, Keeper, State, no_totals
 from deconv_jax.training.devices import Devices, ahead, all_devices, feed
-
-State = dict[str, Any]
 
 
 def train(config: dict, workdir, cache_dir=None) -> dict:
@@ -375,8 +372,8 @@ def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
     """
     best = jax.tree.map(np.asarray, {k: state[k] for k in BEST})
     history: list[dict] = []
-    totals = _no_totals()
-    with contextlib.closing(_Keeper(workdir)) if distributed.first() else contextlib.nullcontext() as keeper:
+    totals = no_totals()
+    with contextlib.closing(Keeper(workdir)) if distributed.first() else contextlib.nullcontext() as keeper:
         if keeper:
             state, totals, history = keeper.latest(state, totals)
         state = run.devices.replicate(state)
@@ -396,7 +393,7 @@ def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
                 "validation_loss": float(-np.sum(likelihood * weights) / np.sum(weights)),
                 "validation_accuracy": evaluation.scores(validation, labels)["accuracy"],
             }
-            totals = _no_totals()
+            totals = no_totals()
             if keeper:
                 better = entry["validation_loss"] < min((h["validation_loss"] for h in history), default=np.inf)
                 history.append(entry)
@@ -406,17 +403,8 @@ def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
     return history, best
 
 
-BEST = ("params", "input", "step")
-"""What is kept of the best state."""
-
-
-def _no_totals() -> State:
-    """Loss and number right of the epoch so far."""
-    return {"epoch_loss": np.zeros((), np.float64), "epoch_right": np.zeros((), np.int64)}
-
-
 def _epoch(
-    run: _Run, state: State, totals: State, keeper: "_Keeper | None", steps: int, epoch: int
+    run: _Run, state: State, totals: State, keeper: Keeper | None, steps: int, epoch: int
 ) -> tuple[State, State]:
     """The rest of one epoch, from the state's step."""
     train, size = run.clips["train"], run.size
@@ -449,80 +437,3 @@ def _epoch(
             if keeper and step % run.settings["checkpoint_steps"] == 0 and index + 1 < steps:
                 keeper.save_last(state | totals)
     return state, totals
-
-
-class _Keeper:
-    """Checkpoints and metrics of a run: what lets it go on.
-
-    Everything is written as NumPy arrays by one process, so that a run may go on with other devices. At the end of an
-    epoch the best state, then the metrics, then the last state are saved: what is ahead of the last state when a run
-    is killed is made again by the next.
-    """
-
-    def __init__(self, workdir: Path):
-        self.metrics = workdir / "metrics.jsonl"
-        alone = {}
-        if distributed.joined():
-            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
-                primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-            )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=not alone, **alone
-        )
-        folders = [workdir / "checkpoints" / name for name in ("last", "best")]
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.last, self.best = (ocp.CheckpointManager(folder, options=options) for folder in folders)
-
-    def close(self) -> None:
-        self.last.close()
-        self.best.close()
-
-    def latest(self, state: State, totals: State) -> tuple[State, State, list[dict]]:
-        """The state, the epoch's totals and the history to go on from; those given if nothing is kept yet."""
-        history = []
-        step = self.last.latest_step()
-        if step is not None:
-            template = jax.tree.map(np.asarray, state | totals)
-            found = self.last.restore(step, args=ocp.args.StandardRestore(template))
-            state, totals = ({k: found[k] for k in tree} for tree in (state, totals))
-            logging.info("Going on from step %d", step)
-        done = int(state["step"])
-        for step in self.best.all_steps():  # saved just before the run was killed, ahead of `last`
-            if step > done:
-                self.best.delete(step)
-        if self.metrics.is_file():
-            lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
-            history = [line for line in lines if line["step"] <= done]
-        return state, totals, history
-
-    def epoch_over(self, state: State, history: list[dict], better: bool) -> None:
-        """Keeps the state at an epoch's end, as the best too if it is."""
-        if better:
-            self._save(self.best, {k: state[k] for k in BEST})
-        wd.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
-        self.save_last(state | _no_totals())
-
-    def save_last(self, state: State) -> None:
-        """Keeps the state and its epoch's totals as those to go on from."""
-        self._save(self.last, state, force=True)
-
-    def best_of(self, template: State) -> State:
-        """The best state there was."""
-        return self.best.restore(self.best.latest_step(), args=ocp.args.StandardRestore(template))
-
-    @staticmethod
-    def _save(manager: ocp.CheckpointManager, state: State, **how) -> None:
-        state = jax.tree.map(np.asarray, state)
-        full = InputError(
-            f"{audio.shown(manager.directory)}: the disk has no space left for the checkpoint of step {state['step']}; "
-            "free some, and the same command goes on from the one before"
-        )
-        # TensorStore says it in the end, too, but not in one line.
-        if shutil.disk_usage(manager.directory).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20:
-            raise full
-        try:
-            manager.save(int(state["step"]), args=ocp.args.StandardSave(state), **how)
-        except Exception as error:  # TensorStore's have no type of their own
-            reason = str(error).lower()
-            raise (full if "no space left" in reason or "quota" in reason else error) from None
