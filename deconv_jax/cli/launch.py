@@ -61,16 +61,14 @@ def define_distributed() -> Callable[[], None]:
       flags.Error if the flags do not fit together, and else as `distributed.start`.
     """
     together = flags.DEFINE_boolean("distributed", False, "Work together with other processes; see above.")
-    more = [
-        flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there."),
-        flags.DEFINE_integer("processes", None, "--distributed: how many processes there are."),
-        flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0."),
-    ]
+    where = flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there.")
+    count = flags.DEFINE_integer("processes", None, "--distributed: how many processes there are.")
+    which = flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0.")
 
     def join() -> None:
-        given = [flag.name for flag in more if flag.value is not None]
+        given = [flag.name for flag in (where, count, which) if flag.value is not None]
         if together.value:
-            distributed.start(*(flag.value for flag in more))
+            distributed.start(where.value, count.value, which.value)
         elif given:
             raise flags.Error(f"--{given[0]} belongs to --distributed: give both or neither")
 
