@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from deconv_jax.corpus.tracks import Clips
+from deconv_jax.corpus.store import Clips
 from deconv_jax.training import evaluation
 
 

@@ -18,7 +18,7 @@ from deconv_jax.errors import InputError
 
 def test_killed_runs_end_as_calm_ones(tmp_path):
     """kill -9 at one moment each of training and of auralising: the same commands end with the same bits."""
-    phases = ("storing", "checkpointing", "auralising")
+    phases = ("checkpointing", "auralising")
     table = killing.main(tmp_path / "runs", moments=len(phases), seed=1, phases=phases)
     assert all(row["hit"].startswith("killed") for row in table), table
 
