@@ -170,6 +170,26 @@ def main(folder: Path, moments: int, seed: int, phases=PHASES) -> list[dict]:
     return table
 
 
+def in_turn(folder: Path, phases: tuple[str, ...], seed: int) -> list[str]:
+    """The short form: one run that is killed in each of the phases; says what was hit, AssertionError as `main`."""
+    folder.mkdir(parents=True)
+    runs = Runs(folder)
+    runs.whole(runs.train())
+    runs.whole(runs.auralise())
+    wanted = runs.result()
+    runs.forget()
+    rng = np.random.default_rng(seed)
+    said = []
+    for phase in phases:
+        if phase == "auralising":
+            runs.whole(runs.train())
+        said.append(runs.kill(phase, rng.uniform(0, 0.3)))
+    runs.whole(runs.auralise())
+    assert runs.result() == wanted
+    assert not runs.left_over()
+    return said
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)

@@ -16,11 +16,10 @@ from deconv_jax import claim
 from deconv_jax.errors import InputError
 
 
-def test_killed_runs_end_as_calm_ones(tmp_path):
-    """kill -9 at one moment each of training and of auralising: the same commands end with the same bits."""
-    phases = ("checkpointing", "auralising")
-    table = killing.main(tmp_path / "runs", moments=len(phases), seed=1, phases=phases)
-    assert all(row["hit"].startswith("killed") for row in table), table
+def test_a_run_that_is_killed_again_and_again_ends_as_a_calm_one(tmp_path):
+    """kill -9 while storing, checkpointing and auralising: the same commands end with the same bits."""
+    said = killing.in_turn(tmp_path / "runs", ("storing", "checkpointing", "auralising"), seed=1)
+    assert all(hit.startswith("killed") for hit in said), said
 
 
 HOLDER = """
