@@ -36,7 +36,7 @@ CONFIG = {
 }
 
 # Sums in another order. Adam divides a gradient by its own size, so where it is nearly nothing rounding decides which
-# way a weight goes: after 18 steps of 0.001 a few weights may be some steps apart, and the root mean square is far less.
+# way a weight goes: after 18 steps of 0.001 a few weights may be some steps apart, their root mean square far less.
 LOSS, WEIGHT, RMS = 1e-4, 5e-3, 5e-5
 
 
