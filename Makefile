@@ -10,7 +10,7 @@ WORKDIR ?= runs/genre3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint pytest install clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/deconv-train --config=configs/genre3.py --workdir=$(WORKDIR)
@@ -19,10 +19,14 @@ demo: $(VENV)/.installed
 	@echo "How well the network does: $(abspath $(WORKDIR))/report.png"
 	@echo "Listen to the features and look at them, in a browser: $(abspath $(OUT))/index.html"
 
-test: $(VENV)/.tested
+test: lint pytest
+
+lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pytest: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 install: $(VENV)/.installed

