@@ -27,7 +27,7 @@ class Library:
 
     def __init__(self, magnitude: np.ndarray, path: str):
         import deconv_jax
-        from deconv_jax import runtime
+        from deconv_jax.system import runtime
 
         runtime.keep_compiled()
         self.network = deconv_jax.paper_network(maps=MAPS)
@@ -109,7 +109,8 @@ class Check:
 
     def magnitude(self, clip: str | None) -> np.ndarray | str:
         """(freq, time), divided by its root mean square; or why the file cannot be used."""
-        from deconv_jax import InputError, audio, stft
+        from deconv_jax import InputError, stft
+        from deconv_jax.sound import audio
 
         try:
             waveform = audio.read(clip, measure.SAMPLE_RATE, duration=4.0) if clip else measure.synthetic_clip()
@@ -124,23 +125,24 @@ class Check:
         import jax.numpy as jnp
         import torch_baselines
 
-        from deconv_jax import deconvolution, network, winograd
+        from deconv_jax.deconvolution import deconvolve, winograd
+        from deconv_jax.network import model
 
         library, loops = Library(magnitude, "auto"), Loops(magnitude)
         forward, backward = (f(weights()) for f in (torch_baselines.forward_weights, torch_baselines.backward_weights))
         trace = torch_baselines.forward(magnitude, forward, layer)
         sweeps = [torch_baselines.sweep(trace, backward, layer, rewritten).numpy() for rewritten in (False, True)]
 
-        def ours(t: torch_baselines.Trace) -> network.LayerTrace:
+        def ours(t: torch_baselines.Trace) -> model.LayerTrace:
             row, column = t.switches // t.size[1], t.switches % t.size[1]
             switches = (2 * (row % 2) + column % 2).numpy().astype(np.uint8)
-            return network.LayerTrace(*(jnp.asarray(a.transpose(0, 2, 3, 1)) for a in (t.pooled.numpy(), switches)))
+            return model.LayerTrace(*(jnp.asarray(a.transpose(0, 2, 3, 1)) for a in (t.pooled.numpy(), switches)))
 
         same = tuple(map(ours, trace))
         every, size, switches = np.arange(MAPS), magnitude.shape, tuple(t.switches for t in same)
         kernels = tuple(map(jnp.asarray, weights()[:layer]))
         fast = winograd.sweep(same[-1].pooled, switches, kernels, every, size)[0]
-        plain = deconvolution.backproject(
+        plain = deconvolve.backproject(
             library.network, library.variables, same, layer, jnp.asarray(every), size, chunk=4
         )[0]
         captum = torch_baselines.captum_images(magnitude, forward, layer, Captum.SOME)

@@ -27,7 +27,7 @@ import numpy as np
 SAMPLE_RATE = 11025
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-"""Environment that gives any process on glibc what `deconv_jax.runtime.keep_freed_memory` gives the library's."""
+"""Environment that gives any process on glibc what `system.runtime.keep_freed_memory` gives ours."""
 
 
 class Call(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax.corpus import store
+from deconv_jax.data import store
 
 CLIPS_OF_A_SONG = 10
 
@@ -59,8 +59,8 @@ def main(folder: Path, clips: int, steps: int, batch: int) -> dict:
     import optax
 
     import deconv_jax
-    from deconv_jax import runtime
-    from deconv_jax.training import devices, loop
+    from deconv_jax.system import devices, runtime
+    from deconv_jax.training import loop
 
     runtime.keep_compiled()
     runtime.keep_freed_memory()

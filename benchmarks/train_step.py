@@ -36,7 +36,7 @@ class Library:
     """`deconv_jax.training.loop.make_train_step`, as `bin/train` calls it."""
 
     def __init__(self, clips: int, dropout: float = 0.5):
-        from deconv_jax import runtime
+        from deconv_jax.system import runtime
 
         runtime.keep_compiled()
         runtime.keep_freed_memory()

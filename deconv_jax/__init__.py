@@ -10,19 +10,19 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FrontEnd": "spectrogram",
-    "stft": "spectrogram",
-    "istft": "spectrogram",
-    "Block": "network",
-    "Dense": "network",
-    "Network": "network",
-    "paper_network": "network",
-    "deconvolve": "deconvolution",
-    "auralise": "auralisation",
+    "FrontEnd": "sound.front_end",
+    "stft": "sound.spectrogram",
+    "istft": "sound.spectrogram",
+    "Block": "network.spec",
+    "Dense": "network.spec",
+    "Network": "network.model",
+    "paper_network": "network.model",
+    "deconvolve": "deconvolution.deconvolve",
+    "auralise": "sound.auralisation",
     "load": "training.workdir",
-    "load_network": "network_file",
-    "save_network": "network_file",
-    "deconvolve_function": "any_model",
+    "load_network": "network.file",
+    "save_network": "network.file",
+    "deconvolve_function": "deconvolution.any_model",
     "InputError": "errors",
 }
 

@@ -2,7 +2,8 @@
 
     python tests/killing.py FOLDER [--moments=20] [--seed=0]
 
-Used by test_kill.py in a short form. A moment is a sign that a phase has begun, seen in the files, and a random wait.
+Used by test_system_kill.py in a short form. A moment is a sign that a phase has begun, in the
+files, and a random wait.
 """
 
 import argparse

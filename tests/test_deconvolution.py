@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import reference
 
-from deconv_jax import deconvolution, winograd
-from deconv_jax.deconvolution import backproject, deconvolve, reach, sweep
-from deconv_jax.layers import convolve, max_pool
-from deconv_jax.network import Block, LayerTrace, Network
+from deconv_jax.deconvolution import deconvolve as deconvolution
+from deconv_jax.deconvolution import winograd
+from deconv_jax.deconvolution.deconvolve import backproject, deconvolve, reach, sweep
+from deconv_jax.network.layers import convolve, max_pool
+from deconv_jax.network.model import LayerTrace, Network
+from deconv_jax.network.spec import Block
 
 GOLDEN = Path(__file__).parent / "golden" / "small.npz"
 

@@ -6,15 +6,18 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from test_commands import command, fails, run  # noqa: F401  # the tiny network is a fixture
+from test_cli import command, fails, run  # noqa: F401  # the tiny network is a fixture
 
-from deconv_jax import features, kernels, receptive_field, stimuli
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import claims, figures, signals
-from deconv_jax.invariance import Average
-from deconv_jax.network import Block, paper_network
-from deconv_jax.receptive_field import PRINTED
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.measures import features, kernels
+from deconv_jax.measures.invariance import Average
+from deconv_jax.music import stimuli
+from deconv_jax.network import receptive_field
+from deconv_jax.network.model import paper_network
+from deconv_jax.network.receptive_field import PRINTED
+from deconv_jax.network.spec import Block
+from deconv_jax.sound.front_end import FrontEnd
 
 RATE = 11025
 

@@ -19,9 +19,9 @@ from deconv_jax.importers import musicnn
 from deconv_jax.importers.keras import import_keras
 from deconv_jax.importers.stack import Layer, Settings, assemble, read_settings, settings
 from deconv_jax.importers.torch import import_sequential, import_torch
-from deconv_jax.network import Block, Dense
-from deconv_jax.network_file import load_network
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.network.file import load_network
+from deconv_jax.network.spec import Block, Dense
+from deconv_jax.sound.front_end import FrontEnd
 
 FREQ, TIME = 17, 12
 FRONT = FrontEnd(sample_rate=800, n_fft=32, hop=16, clip_seconds=11 * 16 / 800)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import reference
 
-from deconv_jax import layers
-from deconv_jax.layers import max_pool
-from deconv_jax.network import NO_WINNER, Block, Network, layer_sizes, paper_network
+from deconv_jax.network import layers
+from deconv_jax.network.layers import max_pool
+from deconv_jax.network.model import Network, paper_network
+from deconv_jax.network.spec import NO_WINNER, Block, layer_sizes
 
 
 def test_the_papers_network_has_its_names_shapes_and_sizes():

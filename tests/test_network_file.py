@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_any_network import random_variables
+from test_deconvolution_any_network import random_variables
 
 import deconv_jax
-from deconv_jax.deconvolution import deconvolve
+from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.errors import InputError
-from deconv_jax.network import Block, Dense, Network
-from deconv_jax.network_file import load_network, save_network, turned, turned_blocks
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.network.file import load_network, save_network, turned, turned_blocks
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block, Dense
+from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.training import workdir
 
 FRONT = FrontEnd(sample_rate=1600, n_fft=64, hop=32, clip_seconds=0.4, kind="mel", bands=12, scale="log10")

@@ -80,16 +80,18 @@ def _seconds(text: str) -> float | None:
 def _auralise(arguments: list[str]) -> int:
     layers = None if _LAYER.value == "all" else numbers("layer", _LAYER.value)
     chosen, duration = _chosen(_FEATURES.value), _seconds(_DURATION.value)
-    from deconv_jax import audio, export, runtime
-    from deconv_jax.corpus import builtin
     from deconv_jax.errors import InputError
+    from deconv_jax.music import builtin
+    from deconv_jax.results import clip_folder
+    from deconv_jax.sound import audio
+    from deconv_jax.system import runtime
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
     elsewhere = _CHECKPOINT.value or _NETWORK.value
     folder = _WORKDIR.value or (None if elsewhere else workdir.default_workdir())
     trained = workdir.load(folder, _CHECKPOINT.value, _NETWORK.value)
-    options = export.Options(
+    options = clip_folder.Options(
         layers=layers or list(range(1, len(trained.network.blocks) + 1)),
         chosen=chosen,
         reading=_READING.value,
@@ -99,7 +101,7 @@ def _auralise(arguments: list[str]) -> int:
         method=_METHOD.value,
         norm_back=_NORM_BACK.value,
     )
-    export.check(trained, options)
+    clip_folder.check(trained, options)
     built_in, named = [], []
     try:
         if _EXCERPTS.value or not arguments:
@@ -117,7 +119,7 @@ def _auralise(arguments: list[str]) -> int:
     offsets = [_OFFSET.value or 0.0] * len(paths)
     if _OFFSET.value is None:
         offsets[: len(built_in)] = [12.0] * len(built_in)
-    made = export.export(trained, paths, _OUT.value, options, offsets)
+    made = clip_folder.export(trained, paths, _OUT.value, options, offsets)
     for clip in made.folders:
         print(clip.absolute())
     if made.page:

@@ -60,9 +60,10 @@ def _experiments(arguments: list[str]) -> int:
         raise flags.Error(f"{arguments[0]!r}: --experiment={_EXPERIMENT.value} takes no sound files")
     layers = None if _LAYER.value == "all" else sorted(set(numbers("layer", _LAYER.value)))
     chosen = None if _FEATURES.value is None else numbers("features", _FEATURES.value)
-    from deconv_jax import deconvolution, runtime
+    from deconv_jax.deconvolution import deconvolve
     from deconv_jax.experiments import architecture, figure10, sheets
     from deconv_jax.experiments.output import folder_for
+    from deconv_jax.system import runtime
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
@@ -72,7 +73,7 @@ def _experiments(arguments: list[str]) -> int:
     null = workdir.load(_NULL_WORKDIR.value) if _NULL_WORKDIR.value else None
     layers = layers or list(range(1, len(trained.network.blocks) + 1))
     for layer in layers:
-        deconvolution.check_features(trained.network.blocks, layer, chosen if "features" in wanted else None)
+        deconvolve.check_features(trained.network.blocks, layer, chosen if "features" in wanted else None)
     paths = _paths(arguments) if "features" in wanted else []
     failed: list[str] = []
     with folder_for(_OUT.value) as out:
@@ -97,9 +98,9 @@ def _experiments(arguments: list[str]) -> int:
 
 
 def _paths(arguments: list[str]) -> list[Path]:
-    from deconv_jax import audio
-    from deconv_jax.corpus import builtin
     from deconv_jax.errors import InputError
+    from deconv_jax.music import builtin
+    from deconv_jax.sound import audio
 
     try:
         if not arguments:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from absl import flags
 
-from deconv_jax import distributed
 from deconv_jax.errors import InputError
+from deconv_jax.system import hosts
 
 WRONG_FLAGS = 2
 
@@ -35,7 +35,7 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
         arguments = flags.FLAGS(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
         return _fail(str(error), WRONG_FLAGS)
-    return distributed.ending(lambda: _status(main, arguments))
+    return hosts.ending(lambda: _status(main, arguments))
 
 
 def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -58,7 +58,7 @@ def define_distributed() -> Callable[[], None]:
 
     Returns:
       To be called before anything else of JAX: joins the other processes if `--distributed` is given. Raises
-      flags.Error if the flags do not fit together, and else as `distributed.start`.
+      flags.Error if the flags do not fit together, and else as `hosts.start`.
     """
     together = flags.DEFINE_boolean("distributed", False, "Work together with other processes; see above.")
     coordinator = flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there.")
@@ -68,7 +68,7 @@ def define_distributed() -> Callable[[], None]:
     def join() -> None:
         given = [flag.name for flag in (coordinator, processes, process) if flag.value is not None]
         if together.value:
-            distributed.start(coordinator.value, processes.value, process.value)
+            hosts.start(coordinator.value, processes.value, process.value)
         elif given:
             raise flags.Error(f"--{given[0]} belongs to --distributed: give both or neither")
 

@@ -74,12 +74,12 @@ def _sweep(arguments: list[str]) -> int:
     layers = None if _LAYER.value == "all" else _layers(_LAYER.value)
     named = _share(_SHARE.value) if _SHARE.value else None
     _join()
-    from deconv_jax import collection, distributed, runtime
-    from deconv_jax.collection import examples
-    from deconv_jax.corpus import builtin
+    from deconv_jax.music import builtin
+    from deconv_jax.results import collection, strongest
+    from deconv_jax.system import hosts, runtime
     from deconv_jax.training import workdir
 
-    if named and distributed.joined():
+    if named and hosts.joined():
         raise flags.Error(f"--share={_SHARE.value}: leave it out with --distributed, which shares the work out itself")
 
     runtime.keep_compiled()
@@ -90,27 +90,27 @@ def _sweep(arguments: list[str]) -> int:
     settings = collection.Settings(tuple(layers), _CLIPS.value, _METHOD.value, _NORM_BACK.value)
     phase = trained.front_end.linear and not trained.network.log
     reading = _READING.value or ("phase" if phase else "mask")
-    options = examples.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)
-    examples.check(trained, settings, options)
+    options = strongest.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)
+    strongest.check(trained, settings, options)
     cache = Path(_CACHE_DIR.value or builtin.default_cache_dir())
     songs, left_out = collection.find_songs(arguments, _INDEX.value, _ROOT.value, cache)
 
     def sweep() -> collection.Swept:
-        share = named or distributed.share()
+        share = named or hosts.share()
         return collection.sweep(trained, songs, _OUT.value, cache / "clips", settings, share, left_out=left_out)
 
     swept = sweep()
-    if distributed.joined():
-        distributed.barrier("swept")
+    if hosts.joined():
+        hosts.barrier("swept")
         swept = sweep()  # nothing is left to measure: who came last has joined the table
     used = swept.songs - len(swept.skipped)
-    if distributed.first():
+    if hosts.first():
         _report(swept, used)
         if swept.table and _TOP.value and used:
-            page = examples.make(trained, songs, _OUT.value, cache / "clips", settings, options)
+            page = strongest.make(trained, songs, _OUT.value, cache / "clips", settings, options)
             print(f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:")
             print(page.absolute())
-    distributed.barrier("reported")  # a process that ends with an error ends the others
+    hosts.barrier("reported")  # a process that ends with an error ends the others
     return 1 if not used or len(swept.skipped) > _FAILED.value * swept.songs else 0
 
 

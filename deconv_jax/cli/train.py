@@ -48,7 +48,7 @@ def _train(arguments: list[str]) -> int:
             "or --config.data.index=FILE"
         )
     _join()
-    from deconv_jax import distributed, runtime
+    from deconv_jax.system import hosts, runtime
     from deconv_jax.training import loop, workdir
 
     runtime.keep_compiled()
@@ -60,7 +60,7 @@ def _train(arguments: list[str]) -> int:
         raise flags.Error(f"{named}: there is no such file; wanted is one like configs/genre3.py") from None
     folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
     report = loop.train(config, folder, _CACHE_DIR.value)
-    if not distributed.first():
+    if not hosts.first():
         return 0
     print(_summary(report))
     print(f"report: {folder / 'report.json'}, {folder / 'report.png'}")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax import kernels, receptive_field
 from deconv_jax.experiments import figures
 from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
+from deconv_jax.measures import kernels
+from deconv_jax.network import receptive_field
 from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 

@@ -11,11 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 import deconv_jax
-from deconv_jax import audio, deconvolution, export, invariance, stimuli
+from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import claims, figures, output, signals
 from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes
-from deconv_jax.network import Network
+from deconv_jax.measures import invariance
+from deconv_jax.music import stimuli
+from deconv_jax.network.model import Network
+from deconv_jax.results import clip_folder
+from deconv_jax.sound import audio
 from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 
@@ -45,7 +49,7 @@ def figure9(trained: Trained, out: Path) -> None:
     front = trained.front_end
     both = [stimuli.Stimulus(stimuli.INSTRUMENTS[0], stimuli.CHORDS[i], stimuli.KEYS[3]) for i in (1, 2)]
     waveform = np.concatenate([stimuli.synthesise(s, front.sample_rate) for s in both])
-    magnitude = np.abs(np.asarray(export.analyse_clip(front, waveform)[0]))
+    magnitude = np.abs(np.asarray(clip_folder.analyse_clip(front, waveform)[0]))
     title = "Model signal: pure sine in G4, six positions of major, then of minor"
     seconds = len(waveform) / front.sample_rate
     sheet = figures.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)
@@ -74,7 +78,7 @@ def figure10(
     """
     front = trained.front_end
     for layer in settings.layers:
-        deconvolution.check_features(trained.network.blocks, layer, None)
+        deconvolve.check_features(trained.network.blocks, layer, None)
     if settings.view == "mask" and not front.linear:
         raise ValueError("--spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
     if null is not None:
@@ -167,7 +171,7 @@ def _digest(network: Network, variables, layer: int, given: bytes) -> str:
     """Names everything that the correlations of a layer depend on: network, weights, signals, pairs and view."""
     digest = hashlib.sha256(given)
     digest.update(repr((deconv_jax.__version__, network.blocks[:layer], network.log)).encode())
-    for path, array in jax.tree.leaves_with_path(deconvolution.used_variables(variables, layer)):
+    for path, array in jax.tree.leaves_with_path(deconvolve.used_variables(variables, layer)):
         digest.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
     return digest.hexdigest()
 

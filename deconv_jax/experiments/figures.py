@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deconv_jax import kernels, receptive_field
-from deconv_jax.features import RANGE_DB, decibels
-from deconv_jax.invariance import Average
-from deconv_jax.pictures import frequency_axis, png
+from deconv_jax.measures import kernels
+from deconv_jax.measures.features import RANGE_DB, decibels
+from deconv_jax.measures.invariance import Average
+from deconv_jax.network import receptive_field
+from deconv_jax.pictures.spectrograms import frequency_axis, png
 
 DPI = 150
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from deconv_jax import audio, export
-from deconv_jax import untrained as untrained_networks
 from deconv_jax.errors import InputError
-from deconv_jax.spectrogram import FrontEnd, analyse
+from deconv_jax.measures import randomised as untrained_networks
+from deconv_jax.results import clip_folder
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.training.workdir import Trained
 
 
@@ -39,7 +40,7 @@ def made_with(trained: Trained) -> dict:
     return {
         "checkpoint": str(trained.checkpoint),
         "training": trained.about["config"],
-        "versions": export.versions(),
+        "versions": clip_folder.versions(),
     }
 
 
@@ -62,7 +63,7 @@ def untrained(trained: Trained, seed: int) -> dict:
 def inputs(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
     """What the network sees: (clips, samples) → (clips, freq, time)."""
     if front.kind == "cqt":
-        return np.stack([np.asarray(export.analyse_clip(front, waveform)[1]) for waveform in waveforms])
+        return np.stack([np.asarray(clip_folder.analyse_clip(front, waveform)[1]) for waveform in waveforms])
     transform = jax.jit(lambda w: analyse(front, w)[1])
     padded = np.pad(waveforms, ((0, -len(waveforms) % batch), (0, 0)))
     rows = [np.asarray(transform(padded[i : i + batch])) for i in range(0, len(padded), batch)]

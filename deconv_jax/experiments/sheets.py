@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio, deconvolution, export, features, invariance
+from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import figures, output
 from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.measures import features, invariance
+from deconv_jax.results import clip_folder
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 log = logging.getLogger(__name__)
@@ -49,11 +52,11 @@ def feature_sheets(
         raise InputError(f"{len(paths)} sound files are named: a sheet has room for {MOST_EXCERPTS}; name fewer")
     front = trained.front_end
     for layer in layers:
-        deconvolution.check_features(trained.network.blocks, layer, chosen)
+        deconvolve.check_features(trained.network.blocks, layer, chosen)
     names, waveforms, failed = _read(paths, front, offset)
     inputs = output.inputs(waveforms, front)
     initial_variables, called = untrained(trained, seed(trained)), before(trained)
-    pictured = [export.row_magnitudes(front, waveform) for waveform in waveforms]
+    pictured = [clip_folder.row_magnitudes(front, waveform) for waveform in waveforms]
     rows: list[dict] = []
     for layer in tqdm(layers, desc="features", unit="layer"):
         numbers = list(chosen) if chosen else _choose(trained, inputs, layer, count).tolist()
@@ -62,9 +65,9 @@ def feature_sheets(
             continue
         after, start = [], []
         for name, seen in zip(names, inputs, strict=True):
-            found = deconvolution.sweep(trained.network, trained.variables, seen, layer, numbers)
+            found = deconvolve.sweep(trained.network, trained.variables, seen, layer, numbers)
             images, maps = (np.asarray(array) for array in found)
-            initial = np.asarray(deconvolution.deconvolve(trained.network, initial_variables, seen, layer, numbers))
+            initial = np.asarray(deconvolve.deconvolve(trained.network, initial_variables, seen, layer, numbers))
             after.append(images)
             start.append(initial)
             measures = features.measure(images, maps, front.frequencies())
@@ -123,7 +126,7 @@ def _choose(trained: Trained, inputs: np.ndarray, layer: int, count: int) -> np.
     """The most active and most distinct features over all excerpts, each excerpt counting alike."""
     shares, alike = [], []
     for seen in inputs:
-        images = np.asarray(deconvolution.deconvolve(trained.network, trained.variables, seen, layer))
+        images = np.asarray(deconvolve.deconvolve(trained.network, trained.variables, seen, layer))
         energy = np.sum(images**2, axis=(1, 2), dtype=np.float64)
         shares.append(energy / (energy.sum() or 1.0))
         alike.append(np.nan_to_num(invariance.correlation_matrix(images)))

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax import audio, stimuli
 from deconv_jax.errors import InputError
+from deconv_jax.music import stimuli
+from deconv_jax.sound import audio
 from deconv_jax.training.workdir import plain, read_json, write_csv, write_json
 
 _WANTED = "wanted is a table with a column file and a column for each attribute, such as instrument, key, take"

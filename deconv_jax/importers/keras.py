@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax import audio
 from deconv_jax.errors import InputError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
+from deconv_jax.sound import audio
 
 _MOST = 4 * 2**30
 """Bytes of the largest member or dataset that is read."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax import audio
 from deconv_jax.errors import InputError
 from deconv_jax.importers.stack import Layer, Settings, save
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd
 
 MODELS = ("MTT_vgg", "MSD_vgg")
 

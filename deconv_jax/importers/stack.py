@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax import audio
-from deconv_jax.activations import ACTIVATIONS
 from deconv_jax.errors import InputError
-from deconv_jax.network import FINALS, Block, Dense, Network, layer_sizes
-from deconv_jax.network_file import AXES, save_network
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.network.activations import ACTIVATIONS
+from deconv_jax.network.file import AXES, save_network
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import FINALS, Block, Dense, layer_sizes
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd
 
 _FALLING = ("gelu", "silu")
 """Activations that do not keep the order of values."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax import audio
 from deconv_jax.errors import InputError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
+from deconv_jax.sound import audio
 
 _EPSILON = 1e-5
 

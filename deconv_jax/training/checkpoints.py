@@ -10,8 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from deconv_jax import audio, distributed
 from deconv_jax.errors import InputError
+from deconv_jax.sound import audio
+from deconv_jax.system import hosts
 from deconv_jax.training import workdir as wd
 
 State = dict[str, Any]
@@ -37,7 +38,7 @@ class Keeper:
     def __init__(self, workdir: Path):
         self.metrics = workdir / "metrics.jsonl"
         alone = {}
-        if distributed.joined():
+        if hosts.joined():
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
             )

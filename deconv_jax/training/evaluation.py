@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from deconv_jax.corpus.store import Clips
+from deconv_jax.data.store import Clips
 
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.95

@@ -15,25 +15,28 @@ import optax
 from absl import logging
 from tqdm import tqdm
 
-from deconv_jax import audio, claim, distributed, pictures, runtime
-from deconv_jax.corpus import builtin
-from deconv_jax.corpus.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
-from deconv_jax.corpus.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
+from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
+from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
 from deconv_jax.errors import InputError
-from deconv_jax.network import Block, Dense, Network, initial_variables, layer_sizes
-from deconv_jax.network_file import save_network
-from deconv_jax.spectrogram import FrontEnd, analyse
+from deconv_jax.music import builtin
+from deconv_jax.network.file import save_network
+from deconv_jax.network.model import Network, initial_variables
+from deconv_jax.network.spec import Block, Dense, layer_sizes
+from deconv_jax.pictures import spectrograms
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd, analyse
+from deconv_jax.system import hosts, locks, runtime
+from deconv_jax.system.devices import Devices, ahead, all_devices, feed
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
 from deconv_jax.training.checkpoints import BEST, Keeper, State, no_totals
-from deconv_jax.training.devices import Devices, ahead, all_devices, feed
 
 
 def train(config: dict, workdir, cache_dir=None) -> dict:
     """Trains the network that a config describes, or goes on where an interrupted run stopped.
 
     Everything that is random follows from `config["seed"]` and the step, so a run that was interrupted ends with
-    the numbers of one that was not. All devices of all processes share every batch (`deconv_jax.training.devices`); of
+    the numbers of one that was not. All devices of all processes share every batch (`deconv_jax.system.devices`); of
     several processes, the first alone reads and writes the workdir.
 
     Args:
@@ -51,12 +54,12 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     runtime.keep_freed_memory()
     workdir = Path(workdir).absolute()
     _check_training(config["train"], wd.network(config, 2), wd.front_end(config))
-    if not distributed.first():
+    if not hosts.first():
         return _train(config, workdir, cache_dir)
     flag = f"--workdir={audio.shown(workdir)}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with claim.claimed(workdir, "--workdir", ["network"]):
+        with locks.claimed(workdir, "--workdir", ["network"]):
             return _train(config, workdir, cache_dir)
     except OSError as error:
         what = error.strerror or str(error).splitlines()[0]
@@ -65,11 +68,11 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
 
 def _train(config: dict, workdir: Path, cache_dir) -> dict:
     front_end = wd.front_end(config)
-    first = distributed.first()
+    first = hosts.first()
     if first:
         _check_claim(workdir, config)
     done = first and (workdir / "report.json").is_file()
-    if distributed.from_first(np.int32(done)):
+    if hosts.from_first(np.int32(done)):
         return _finished(workdir, front_end) if first else {}
 
     tracks, left_out = _tracks(config, cache_dir)
@@ -130,7 +133,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
     accuracies = {"network": test["by_clip"]["accuracy"]} | {n: b["by_clip"]["accuracy"] for n, b in base.items()}
     confusion = np.asarray(test["by_song"]["confusion"])
     with audio.replacing(workdir / "report.png") as temporary:
-        temporary.write_bytes(pictures.training_sheet(history, confusion, labels, accuracies))
+        temporary.write_bytes(spectrograms.training_sheet(history, confusion, labels, accuracies))
     _save(workdir, network, variables, front_end, labels, report)
     wd.write_json(workdir / "report.json", report)
     return report
@@ -140,15 +143,15 @@ def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir:
     """`load_clips`; of several processes, each stores its share of the songs before all open the store."""
     folder = Path(cache_dir or builtin.default_cache_dir()) / "clips"
     per_song = config["data"]["clips_per_song"]
-    if distributed.joined():
+    if hosts.joined():
         songs = [track for tracks in parts.values() for track in tracks]
-        store_clips(songs, folder, front_end.sample_rate, front_end.clip_samples, per_song, share=distributed.share())
-        distributed.barrier("stored")
-    listing = workdir / "skipped.csv" if distributed.first() else None
+        store_clips(songs, folder, front_end.sample_rate, front_end.clip_samples, per_song, share=hosts.share())
+        hosts.barrier("stored")
+    listing = workdir / "skipped.csv" if hosts.first() else None
     failed_share = config["data"].get("failed_share", FAILED_SHARE)
     clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
     counts = np.asarray([len(clips[part].labels) for part in PARTS])
-    if np.any(distributed.from_first(counts) != counts):
+    if np.any(hosts.from_first(counts) != counts):
         raise InputError(f"--cache_dir={audio.shown(folder.parent)}: holds other clips here than where process 0 runs")
     return clips, skipped
 
@@ -373,7 +376,7 @@ def _fit(run: _Run, state: State, workdir: Path) -> tuple[list[dict], State]:
     best = jax.tree.map(np.asarray, {k: state[k] for k in BEST})
     history: list[dict] = []
     totals = no_totals()
-    with contextlib.closing(Keeper(workdir)) if distributed.first() else contextlib.nullcontext() as keeper:
+    with contextlib.closing(Keeper(workdir)) if hosts.first() else contextlib.nullcontext() as keeper:
         if keeper:
             state, totals, history = keeper.latest(state, totals)
         state = run.devices.replicate(state)

@@ -4,7 +4,7 @@ config.json      every setting of the run
 corpus.json      labels, and which songs are for training, validation and test
 checkpoints/     best (by validation loss) and last, written by Orbax
 metrics.jsonl    one line for each epoch
-network/         the best weights as a network file, to be taken elsewhere (`deconv_jax.network_file`)
+network/         the best weights as a network file, to be taken elsewhere (`deconv_jax.network.file`)
 report.json, report.png    test results beside the baselines; written last
 """
 
@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import platformdirs
 
-from deconv_jax import audio
 from deconv_jax.errors import InputError
-from deconv_jax.network import Block, Network
-from deconv_jax.network_file import Trained, load_network
-from deconv_jax.spectrogram import FrontEnd
+from deconv_jax.network.file import Trained, load_network
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -126,7 +127,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     Args:
       workdir: folder of the run; if None, the one that `checkpoint` lies in. The best checkpoint is taken.
       checkpoint: folder of one checkpoint, such as `WORKDIR/checkpoints/best/1230`.
-      network: folder of a network file (`deconv_jax.network_file`), in the place of both.
+      network: folder of a network file (`deconv_jax.network.file`), in the place of both.
 
     Raises:
       InputError: no run, checkpoint or network there, or its arrays do not fit the network that is described.

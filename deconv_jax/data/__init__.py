@@ -1,0 +1,1 @@
+"""Tracks, tables, splits and the clip store."""

@@ -1,0 +1,1 @@
+"""From a layer's maps back to spectrograms."""

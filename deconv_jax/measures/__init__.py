@@ -1,0 +1,1 @@
+"""Numbers about images, features and kernels, and what they are held against."""

@@ -1,0 +1,1 @@
+"""Built-in music, and the model signals of the experiments."""

@@ -1,0 +1,1 @@
+"""Networks as data, their forward pass with switches, and their files."""

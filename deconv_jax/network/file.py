@@ -1,0 +1,373 @@
+"""The on-disk form of a network: `network.json` beside `weights.safetensors`, in a folder of their own.
+
+network.json           format, version, front_end, axes, network (blocks and head), labels, source
+weights.safetensors    params/conv1/kernel, params/conv1/bias, batch_stats/norm1/mean, input/mean … (all float32)
+
+The front end holds the fields of `FrontEnd`, the network those of `Network`, each block those of `Block` and each
+dense layer those of `Dense` (or just its width); what is left out has its default. `axes` is the order in which
+kernels, windows, strides, paddings and a flattened map are written: ["freq", "time"], or ["time", "freq"] for a network
+that was trained so; it is turned to (freq, time) on loading. (Ties in a pooling window then go to the lowest frequency
+first, where the source's framework would take the earliest frame.)
+
+Nothing is executed on loading and no pickle is read; every field and every weight is checked against what the network
+needs.
+"""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deconv_jax.errors import InputError
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
+from deconv_jax.sound import audio
+from deconv_jax.sound.front_end import FrontEnd
+
+FORMAT = "deconv_jax network"
+VERSION = 1
+DESCRIPTION, WEIGHTS = "network.json", "weights.safetensors"
+AXES = (("freq", "time"), ("time", "freq"))
+
+_SIZE_LIMIT = 16 * 2**20
+"""Bytes of a description; the largest sensible one has some kilobytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, ready to explain.
+
+    Attributes:
+      network, variables: for `network.apply` and `deconvolve`.
+      front_end: how its input is made.
+      labels: names of the classes.
+      checkpoint: the folder that the weights came from.
+      about: what the run was: config, and the report where there is one; or the network file's description.
+    """
+
+    network: Network
+    variables: Any
+    front_end: FrontEnd
+    labels: list[str]
+    checkpoint: Path
+    about: dict[str, Any]
+
+
+def save_network(
+    folder,
+    network: Network,
+    variables,
+    front_end: FrontEnd,
+    labels: Sequence[str],
+    source: Mapping[str, Any] | None = None,
+    axes: tuple[str, str] = ("freq", "time"),
+) -> Path:
+    """Writes a network, whole or not at all.
+
+    Args:
+      folder: for the two files; made if it is not there. An earlier network in it is replaced.
+      network, variables: as in `network.apply`, in the order of `axes`; `params`, and where there are any
+        `batch_stats` and `input`.
+      front_end: how its input is made.
+      labels: names of the classes.
+      source: where it comes from, kept as it is.
+      axes: order of kernels, windows and so on.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: network, weights, front end and labels do not fit together.
+      OSError: the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    folder = Path(folder)
+    weights = {
+        f"{kind}/{name}": np.ascontiguousarray(value, np.float32)
+        for kind in ("params", "batch_stats", "input")
+        for name, value in _flat(variables.get(kind, {})).items()
+    }
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "front_end": dataclasses.asdict(front_end),
+        "axes": list(axes),
+        "network": _described(network),
+        "labels": list(labels),
+        "source": dict(source or {}),
+    }
+    text = json.dumps(description, indent=2, allow_nan=False, default=str) + "\n"
+    _fitted(json.loads(text), weights, "the network")  # what would not load is not written
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / DESCRIPTION
+    with audio.replacing(path) as described, audio.replacing(folder / WEIGHTS) as weighed:
+        weighed.write_bytes(save(weights))
+        described.write_text(text, encoding="utf-8")
+        path.unlink(missing_ok=True)  # killed from here on, it leaves no network rather than halves of two
+    return folder
+
+
+def load_network(folder) -> Trained:
+    """Reads a network that `save_network`, `bin/train` or `bin/import_network` wrote, or that you wrote by hand.
+
+    Raises:
+      InputError: there is none, it is damaged or from a newer version, a field is unknown or has a value that it
+        cannot take, or a weight is missing, left over, of another shape or of another type; the message names it.
+    """
+    folder = Path(folder).absolute()
+    path = folder / DESCRIPTION
+    name = audio.shown(path)
+    try:
+        if path.stat().st_size > _SIZE_LIMIT:
+            raise InputError(f"{name}: has {path.stat().st_size} bytes, too many for a description of a network")
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{name}: does not exist, so {audio.shown(folder)} holds no network; wanted is a folder that bin/train "
+            "(WORKDIR/network) or bin/import_network wrote"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: is no JSON ({error}); import or train the network again") from None
+    weights = _read_weights(folder / WEIGHTS)
+    try:
+        network, variables, front_end, labels = _fitted(description, weights, name, audio.shown(folder / WEIGHTS))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Trained(network, variables, front_end, labels, folder, {"config": description, "report": None})
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    name = audio.shown(path)
+    try:
+        with open(path, "rb"):
+            pass
+        with safe_open(path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
+    except OSError as error:
+        raise InputError(
+            f"{name}: cannot be read ({error.strerror or error}); it belongs beside {DESCRIPTION}"
+        ) from None
+    except (SafetensorError, TypeError, ValueError, struct.error) as error:
+        raise InputError(f"{name}: is no readable safetensors file ({error}); import or train again") from None
+
+
+def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name: str | None = None):
+    """(network, variables, front end, labels) of a description and its weights, all checked, (freq, time).
+
+    Raises:
+      ValueError: they do not fit; the message names file and field.
+    """
+    weights_name = weights_name or name
+    top = _mapping(description, name, "it")
+    if top.get("format") != FORMAT:
+        raise ValueError(f'{name}: format is {top.get("format")!r}, wanted is "{FORMAT}"')
+    version = top.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{name}: version is {version!r}, wanted is a whole number from 1")
+    if version > VERSION:
+        raise ValueError(
+            f"{name}: version {version} is newer than this deconv_jax knows ({VERSION}); install a newer deconv_jax"
+        )
+    _known(top, ("format", "version", "front_end", "axes", "network", "labels", "source"), name, "")
+    axes = tuple(top.get("axes", AXES[0])) if isinstance(top.get("axes", AXES[0]), list | tuple) else ()
+    if axes not in AXES:
+        raise ValueError(f'{name}: axes must be ["freq", "time"] or ["time", "freq"], not {top["axes"]!r}')
+    front_end = _built(FrontEnd, top.get("front_end", {}), name, "front_end")
+    labels = top.get("labels")
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{name}: labels must be a list of at least one name, not {labels!r}")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"{name}: labels has {twice!r} twice; every class needs a name of its own")
+    network = read_spec(top.get("network"), len(labels), name)
+    try:
+        size = (front_end.bins, front_end.clip_frames)
+        layer_sizes(network.blocks if axes == AXES[0] else turned_blocks(network.blocks), size)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    variables = _nested(weights, weights_name)
+    if axes == AXES[1]:
+        _check_weights(network, variables, (size[1], size[0]), weights_name)
+        network, variables = turned(network, variables, size)
+    _check_weights(network, variables, size, weights_name)
+    return network, variables, front_end, labels
+
+
+def read_spec(fields, classes: int, name: str) -> Network:
+    """The network that a description's `network` holds.
+
+    Raises:
+      ValueError: a field that does not exist or a value that it cannot take; the message names both.
+    """
+    fields = dict(_mapping(fields, name, "network"))
+    blocks = fields.pop("blocks", None)
+    if not isinstance(blocks, list) or not blocks:
+        raise ValueError(f"{name}: network.blocks must be a list of at least one block, not {blocks!r}")
+    built = tuple(_built(Block, b, name, f"network.blocks[{i}]") for i, b in enumerate(blocks))
+    dense = fields.pop("dense", [])
+    if not isinstance(dense, list):
+        raise ValueError(f"{name}: network.dense must be a list, not {dense!r}")
+    layers = tuple(
+        _built(Dense, {"width": d} if isinstance(d, int) else d, name, f"network.dense[{i}]")
+        for i, d in enumerate(dense)
+    )
+    _known(fields, ("classes", "dropout", "log", "head", "final", "output"), name, "network.")
+    for field, known in (("head", HEADS), ("final", FINALS), ("log", (True, False)), ("output", (True, False))):
+        if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
+            raise ValueError(
+                f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
+            )
+    dropout = fields.get("dropout", 0.0)
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"{name}: network.dropout must be at least 0 and below 1, not {dropout!r}")
+    if fields.pop("classes", classes) != classes:
+        raise ValueError(f"{name}: network.classes differs from the number of labels, {classes}")
+    return Network(blocks=built, dense=layers, classes=classes, **fields)
+
+
+def turned_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Blocks with the two axes of every field swapped."""
+    names = ("kernel", "padding", "pool", "stride", "conv_stride", "pool_padding")
+    done = []
+    for block in blocks:
+        given: dict[str, Any] = {name: getattr(block, name) for name in names}
+        swapped: dict[str, Any] = {k: v if isinstance(v, str) else v[::-1] for k, v in given.items()}
+        done.append(dataclasses.replace(block, **swapped))
+    return tuple(done)
+
+
+def turned(network: Network, variables, size: tuple[int, int]):
+    """A network of (time, freq) spectrograms → the same of (freq, time).
+
+    Args:
+      network, variables: in the order (time, freq).
+      size: (freq, time) of the input; the rows of a dense layer over a flattened map are sorted by it.
+    """
+    blocks = turned_blocks(network.blocks)
+    params = {
+        name: {k: np.swapaxes(v, 0, 1) if k == "kernel" and name.startswith("conv") else v for k, v in layer.items()}
+        for name, layer in variables["params"].items()
+    }
+    first = "dense1" if network.dense else "output"
+    if network.head == "flatten" and first in params:
+        freq, time = layer_sizes(blocks, size)[-1]
+        kernel = np.asarray(params[first]["kernel"])
+        rows = kernel.reshape(time, freq, -1, kernel.shape[-1]).swapaxes(0, 1)
+        params[first] = params[first] | {"kernel": rows.reshape(kernel.shape)}
+    done = dict(variables) | {"params": params}
+    if "input" in variables:
+        done["input"] = {k: np.swapaxes(v, 0, 1) for k, v in variables["input"].items()}
+    return network.clone(blocks=blocks), done
+
+
+def _described(network: Network) -> dict[str, Any]:
+    return {
+        "blocks": [dataclasses.asdict(b) for b in network.blocks],
+        "dense": [dataclasses.asdict(d) if isinstance(d, Dense) else d for d in network.dense],
+        "dropout": network.dropout,
+        "log": network.log,
+        "head": network.head,
+        "final": network.final,
+        "output": network.output,
+    }
+
+
+def _mapping(value, name: str, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {field} must be a mapping of fields, not {value!r:.60}")
+    return value
+
+
+def _known(fields, known: Sequence[str], name: str, prefix: str) -> None:
+    for field in fields:
+        if field not in known:
+            raise ValueError(f"{name}: {prefix}{field} is unknown; known are {', '.join(known)}")
+
+
+def _built(kind, fields, name: str, place: str):
+    """A dataclass from JSON; errors name the file and the field."""
+    fields = _mapping(fields, name, place)
+    specs = {f.name: f for f in dataclasses.fields(kind)}
+    _known(fields, list(specs), name, f"{place}.")
+    for field, value in fields.items():
+        wanted = getattr(specs[field].type, "__name__", "")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+        fits = {
+            "int": number and float(value).is_integer(),
+            "float": number,
+            "bool": isinstance(value, bool),
+            "str": isinstance(value, str),
+        }.get(wanted, True)
+        if not fits:
+            raise ValueError(f"{name}: {place}.{field} must be {_WORDS[wanted]}, not {value!r:.60}")
+    values = {k: int(v) if specs[k].type is int else _tuples(v) for k, v in fields.items()}
+    try:
+        return kind(**values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {place}: {error}") from None
+
+
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
+def _tuples(value):
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _flat(tree) -> dict[str, np.ndarray]:
+    return {
+        jax.tree_util.keystr(k, simple=True, separator="/"): np.asarray(v) for k, v in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _nested(weights: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = {"params": {}}
+    for key, value in weights.items():
+        if value.dtype != np.float32:
+            raise ValueError(f"{name}: weight {key} is of type {value.dtype}, wanted is float32")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name}: weight {key} holds values that are no numbers (NaN or infinity)")
+        parts = key.split("/")
+        if parts[0] not in ("params", "batch_stats", "input") or len(parts) != (2 if parts[0] == "input" else 3):
+            raise ValueError(f"{name}: weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
+        place = tree
+        for part in parts[:-1]:
+            place = place.setdefault(part, {})
+        place[parts[-1]] = value
+    return tree
+
+
+def _check_weights(network: Network, variables, size: tuple[int, int], name: str) -> None:
+    """Raises ValueError for a weight that is missing, left over or of another shape; the message names it."""
+    blank = jax.ShapeDtypeStruct(size, np.float32)
+    wanted = {
+        key: value.shape for key, value in _flat_shapes(jax.eval_shape(network.init, jax.random.key(0), blank)).items()
+    }
+    found = {key: value.shape for key, value in _flat_shapes(variables).items()}
+    for part in ("mean", "scale"):
+        shape = found.pop(f"input/{part}", None)
+        if shape is not None and (len(shape) != 2 or any(n not in (1, m) for n, m in zip(shape, size, strict=True))):
+            raise ValueError(f"{name}: weight input/{part} is {shape}, which does not fit an input of {size}")
+        if shape is not None and part == "scale" and not np.all(variables["input"]["scale"]):
+            raise ValueError(f"{name}: weight input/scale holds zeros; the input is divided by it")
+    for key in sorted(wanted.keys() | found.keys()):
+        if key not in found:
+            raise ValueError(f"{name}: weight {key} is missing; wanted is one of shape {wanted[key]}")
+        if key not in wanted:
+            raise ValueError(f"{name}: weight {key} is left over: the network that {DESCRIPTION} describes has none")
+        if found[key] != wanted[key]:
+            raise ValueError(f"{name}: weight {key} is {found[key]} where the network needs {wanted[key]}")
+
+
+def _flat_shapes(tree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree.leaves_with_path(tree)}

@@ -1,0 +1,204 @@
+"""A network's spec → a pure Flax CNN whose pooling layers hand out their argmax switches.
+
+`network.apply(variables, magnitude)` returns `(logits, trace)`; the trace is what the deconvolution walks back along
+(paper, section 2.1; Zeiler & Fergus 2014, section 2.1).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from deconv_jax.network.activations import activate, derivative
+from deconv_jax.network.layers import average_pool, convolve, max_pool, pads
+from deconv_jax.network.spec import NO_WINNER, Block, Dense
+
+
+class LayerTrace(NamedTuple):
+    """What one pooling layer leaves behind: one entry of the trace.
+
+    Attributes:
+      pooled: pooled feature maps, shape (..., freq, time, maps).
+      switches: uint8 argmax of every pooling window, counted row by row; ties go to the first; 255 for a window that
+        holds no part of the clip. Same shape. Zeros where windows are averaged.
+      gate: the activation's derivative, shape (..., freq, time, maps) before the pooling; None unless asked for.
+    """
+
+    pooled: jax.Array
+    switches: jax.Array
+    gate: jax.Array | None = None
+
+
+Trace = tuple[LayerTrace, ...]
+
+
+class Network(nn.Module):
+    """The CNN that a tuple of blocks describes, with a dense head.
+
+    Parameters are `conv1` … `convN`, `dense1` …, `output`, each with `kernel` and (if used) `bias`; batch norms are
+    `norm1` … and `dense_norm1` …, with `scale` and `bias` among the parameters and `mean` and `var` in the collection
+    `batch_stats`. The optional collection `input` holds `mean` and `scale`, both broadcast against (freq, time): the
+    network sees (magnitude - mean) / scale, or (log(1 + 10⁴ · magnitude) - mean) / scale with `log` set; the magnitude
+    is that of a Hann window whose peaks reach n_fft / 4 at full scale, so nothing is assumed about its unit.
+
+    Attributes:
+      blocks: the convolutional stages.
+      dense: the dense layers before the output: widths, or `Dense` where there is more to say.
+      classes: number of logits.
+      dropout: share dropped after each dense layer, in training only.
+      log: compress the magnitude. The deconvolved image is then no magnitude: auralise it as a mask.
+      head: how maps become a vector: "flatten", or the "average" or "max" of every map.
+      final: what makes probabilities of the logits: "softmax" (one class), "sigmoid" (any number of tags).
+      output: whether a dense layer gives the logits; without one they are what comes before it.
+    """
+
+    blocks: tuple[Block, ...]
+    dense: tuple[int | Dense, ...] = (512, 256)
+    classes: int = 3
+    dropout: float = 0.5
+    log: bool = False
+    head: str = "flatten"
+    final: str = "softmax"
+    output: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        magnitude: jax.Array,
+        *,
+        train: bool = False,
+        head: bool = True,
+        frames: jax.Array | None = None,
+        gates: bool = False,
+    ) -> tuple[jax.Array | None, Trace]:
+        """Classifies spectrograms and records every pooling layer.
+
+        Args:
+          magnitude: shape (freq, time) or (clips, freq, time): the magnitude, or whatever else the network's front
+            end makes of the sound.
+          train: apply dropout; needs `rngs={"dropout": key}`.
+          head: compute logits. The dense layers fit one clip length only; without them any length will do.
+          frames: number of frames that hold the clip, shape () or (clips,), where the rest of `magnitude` is
+            padding that must change nothing; None if all do. "SAME" padding with a stride follows the padded
+            length: call `resolved` first.
+          gates: record the activations' derivatives, which all methods but the deconvnet need.
+
+        Returns:
+          logits, shape (classes,) or (clips, classes), or None without head; and the trace, one `LayerTrace`
+          per block.
+        """
+        single = magnitude.ndim == 2
+        x = (magnitude[None] if single else magnitude)[..., None]
+        if self.log:
+            x = jnp.log1p(1e4 * x)
+        x = (x - self._input("mean", 0.0)) / self._input("scale", 1.0)
+        valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])
+        if valid is not None:
+            x = jnp.where(_columns(x, valid), x, 0)
+        trace = []
+        for number, block in enumerate(self.blocks, 1):
+            conv = nn.Conv(
+                block.maps,
+                block.kernel,
+                block.conv_stride,
+                padding=block.padding if isinstance(block.padding, str) else _conv_pads(block, x.shape[1:3]),
+                use_bias=block.use_bias,
+                kernel_init=nn.initializers.glorot_uniform(),
+                conv_general_dilated=convolve,
+                name=f"conv{number}",
+            )
+            x = conv(x)
+            norm = nn.BatchNorm(use_running_average=not train, epsilon=block.epsilon, name=f"norm{number}")
+            x = norm(x) if block.norm == "before" else x
+            gate = derivative(x, block.activation, block.slope) if gates else None
+            x = activate(x, block.activation, block.slope)
+            x = norm(x) if block.norm == "after" else x
+            after = None if valid is None else block.convolved(valid, 1)
+            x, switches = self._pool(block, x, after)
+            x = norm(x) if block.norm == "pooled" else x
+            if valid is not None:
+                valid = block.pooled(valid, 1)
+                x = jnp.where(_columns(x, valid), x, 0)
+                switches = jnp.where(_columns(x, valid), switches, NO_WINNER)
+            trace.append(LayerTrace(x, switches, gate))
+            x = nn.Dropout(block.dropout, deterministic=not train)(x)
+        logits = self._logits(x, train) if head else None
+        if single:
+            trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
+            logits = None if logits is None else logits[0]
+        return logits, tuple(trace)
+
+    def _logits(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.head == "flatten":
+            x = x.reshape(x.shape[0], -1)
+        else:
+            x = x.mean(axis=(1, 2)) if self.head == "average" else x.max(axis=(1, 2))
+        for number, given in enumerate(self.dense, 1):
+            spec = given if isinstance(given, Dense) else Dense(given)
+            dense = nn.Dense(
+                spec.width,
+                use_bias=spec.use_bias,
+                kernel_init=nn.initializers.glorot_uniform(),
+                name=f"dense{number}",
+            )
+            norm = nn.BatchNorm(use_running_average=not train, epsilon=spec.epsilon, name=f"dense_norm{number}")
+            x = norm(dense(x)) if spec.norm == "before" else dense(x)
+            x = activate(x, spec.activation, spec.slope)
+            x = norm(x) if spec.norm == "after" else x
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if not self.output:
+            return x
+        return nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform(), name="output")(x)
+
+    def _pool(self, block: Block, x: jax.Array, frames: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Pooled maps and switches; with `frames` given, columns from there on are treated as padding."""
+        edges = pads(block.pool_padding, x.shape[1:3], block.pool, block.stride)
+        padded = any(n for pair in edges for n in pair)
+        inside = None if frames is None or not padded else _columns(x, frames)
+        if block.pooling == "average":
+            pooled = average_pool(x, block.pool, block.stride, edges, inside)
+            return pooled, jnp.zeros(pooled.shape, jnp.uint8)
+        if padded:
+            x = x if inside is None else jnp.where(inside, x, LOWEST)
+            x = jnp.pad(x, [(0, 0), *edges, (0, 0)], constant_values=LOWEST)
+        return max_pool(x, block.pool, block.stride)
+
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """What the logits say, in the same shape: of classes (summing to one), or of independent tags."""
+        return jax.nn.softmax(logits) if self.final == "softmax" else jax.nn.sigmoid(logits)
+
+    def _input(self, name: str, default: float) -> jax.Array:
+        value = self.get_variable("input", name, default)
+        return jnp.broadcast_to(jnp.asarray(value, jnp.float32), np.broadcast_shapes(jnp.shape(value), (1, 1)))[
+            None, ..., None
+        ]
+
+
+LOWEST = float(np.finfo(np.float32).min)
+"""Fills padding that must never win a maximum; finite, so that checks for infinities stay useful."""
+
+
+def _conv_pads(block: Block, size) -> list[tuple[int, int]]:
+    return list(pads(block.padding, size, block.kernel, block.conv_stride))
+
+
+def _columns(x: jax.Array, valid: jax.Array) -> jax.Array:
+    """Which time columns of x, (clips, freq, time, maps), lie within the first `valid` (clips,)."""
+    columns = jnp.arange(x.shape[2])[None]
+    return (columns < valid[:, None])[:, None, :, None]
+
+
+def paper_network(classes: int = 3, maps: int = 64) -> Network:
+    """The paper's network (section 4): 5 × [3×3 convolution, ReLU, 2×2 max-pool], two dense layers."""
+    return Network(blocks=(Block(maps=maps),) * 5, classes=classes)
+
+
+def initial_variables(network: Network, size: tuple[int, int], seed: int) -> dict[str, Any]:
+    """What a training with this seed begins with, for an input of (freq, time) = `size`.
+
+    Returns:
+      `params`, and for a network with batch norm `batch_stats`: means of 0 and variances of 1.
+    """
+    return dict(jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size)))

@@ -1,0 +1,1 @@
+"""What is made of clips, files and whole collections."""

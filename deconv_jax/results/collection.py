@@ -1,0 +1,490 @@
+"""A collection of songs → one table: numbers of every feature in every clip.
+
+The songs are cut into parts of a fixed number of songs. A part is measured as a whole and written whole, so a run that
+was killed goes on with the parts that are missing, and several processes or machines share the parts out (`share`).
+Whoever finds all of them present joins them into `statistics.parquet`, in the songs' order. What stands in a part
+depends on its songs and the settings alone, so the table is the same however the work was cut.
+
+Clips are those of the store (`deconv_jax.data.store`), which a run fills with its songs before it measures: a file
+that crashes or hangs its decoder costs a worker process there and is skipped, and what is decoded serves the next
+layer, the next network and `bin/train`. It takes twice as many bytes as its clips have samples (88 kB for 4 s at
+11,025 Hz, so 9 GB for 10,000 songs of ten clips), and may be removed when no run is at work.
+
+sweep.json            settings, the network's fingerprint, and the songs' (a folder never holds two sweeps)
+songs.csv             the songs: song, label, group, bytes
+parts/00012.parquet   rows of the songs of a part, and in its metadata those that could not be used
+statistics.parquet    all rows; then the parts are removed
+skipped.csv           path and reason of the songs that could not be used
+"""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from deconv_jax.data import tracks
+from deconv_jax.data.store import Stored, StoredWaveforms, store_clips, write_skipped
+from deconv_jax.data.tracks import Track
+from deconv_jax.deconvolution import deconvolve
+from deconv_jax.errors import InputError
+from deconv_jax.measures import features, randomised
+from deconv_jax.music import builtin
+from deconv_jax.network.activations import check_method
+from deconv_jax.results import statistics
+from deconv_jax.sound import audio
+from deconv_jax.training.workdir import Trained, plain, write_json
+
+FORMAT = 2
+PART_CLIPS = 64
+"""Clips of a part, more or less: what a killed run does again at most."""
+PARTS = 4096
+"""Parts of a collection at most; those of a large one are larger."""
+
+SETTINGS, SONGS, TABLE, SKIPPED, PARTS_FOLDER = "sweep.json", "songs.csv", "statistics.parquet", "skipped.csv", "parts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+      layers: 1-based layers.
+      clips_per_song: clips spread evenly over a song; a short song gives fewer.
+      method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
+    """
+
+    layers: tuple[int, ...]
+    clips_per_song: int = 10
+    method: str = "deconvnet"
+    norm_back: str = "transpose"
+
+
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """What a run left.
+
+    Attributes:
+      table: `statistics.parquet`; None while parts of other shares are missing.
+      skipped: name and reason of the songs that could not be used, of this share, or of all if there is a table.
+      songs: how many songs there are, those of this share or all.
+      clips: clips that this run measured itself.
+      missing: parts that are not there yet.
+    """
+
+    table: Path | None
+    skipped: list[tuple[str, str]]
+    songs: int
+    clips: int
+    missing: int
+
+
+def find_tracks(paths: Sequence) -> list[Track]:
+    """Sound files among the paths, folders searched through, as tracks.
+
+    The name of a file is its path below the folder that was named; its first sub-folder there is the label and the
+    second one the group, where there are any.
+    """
+    found: list[Track] = []
+    names: set[str] = set()
+    for given in map(Path, paths):
+        for path in audio.find([given]):
+            inside = path.relative_to(given) if given.is_dir() else Path(path.name)
+            name, number = audio.shown(inside), 1
+            while name in names:
+                number += 1
+                name = f"{audio.shown(inside)} ({number})"
+            names.add(name)
+            label, group = [*map(audio.shown, inside.parts[:-1]), "", ""][:2]
+            found.append(Track(path, name, label, group))
+    return found
+
+
+def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[list[Track], list[tuple[str, str]]]:
+    """The songs that a command names: those of an index, of files and folders, or the built-in excerpts.
+
+    Args:
+      paths: files and folders.
+      index: a table (`deconv_jax.data.tracks.index_table`) in their place.
+      root: what its paths are relative to.
+      cache_dir: where the built-in music is kept.
+
+    Returns:
+      The songs, and (name, reason) of the rows of an index that name none.
+
+    Raises:
+      InputError: there are none, or the table cannot be used. ValueError: an index and files, or a root alone.
+    """
+    if index and paths:
+        raise ValueError("--index names the songs by itself: leave out files and folders")
+    if root and not index:
+        raise ValueError("--root goes with --index: name a folder without a flag")
+    if index:
+        try:
+            return tracks.index_table(index, root, labelled=False)
+        except InputError as error:  # which knows the flags of bin/train
+            raise InputError(str(error).replace("--config.data.", "--")) from None
+    try:
+        if not paths:
+            return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
+        found = find_tracks(paths)
+    except OSError as error:
+        raise InputError(f"--cache_dir: {error.strerror}") from None
+    if not found:
+        raise InputError(f"{', '.join(map(audio.shown, paths))}: holds no sound files; name a file or another folder")
+    return found, []
+
+
+def sweep(
+    trained: Trained,
+    songs: Sequence[Track],
+    out,
+    store,
+    settings: Settings,
+    share: tuple[int, int] = (0, 1),
+    devices: Sequence[jax.Device] | None = None,
+    left_out: Sequence[tuple[str, str]] = (),
+) -> Swept:
+    """Measures a collection, or goes on with it.
+
+    Args:
+      trained: the network.
+      songs: in the order that the table will have. One that cannot be used is left out and listed.
+      out: folder for what is written; made if it is not there.
+      store: folder of the store of clips, such as CACHE_DIR/clips; made if it is not there.
+      settings: what to measure.
+      share: (i, n): measure only every n-th part from part i on; other processes measure the others.
+      devices: share clips out among these; all local devices if left out.
+      left_out: (name, reason) of what an index named and is no song, to be listed with those that cannot be used.
+
+    Raises:
+      InputError: `out` or `store` cannot be written, or `out` holds another sweep or is being written by another run.
+      ValueError: layer does not exist, or the method has no rule for an activation.
+    """
+    out = Path(out)
+    check(trained, settings)
+    if not songs:
+        raise InputError("there are no songs to measure; name a sound file or a folder that holds some")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out, share):
+            return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"--out={audio.shown(out)}: cannot be written ({reason}); free some space or name another folder; "
+            "the same command then goes on"
+        ) from None
+
+
+def check(trained: Trained, settings: Settings) -> None:
+    """Compares the settings with the network; raises ValueError as `sweep` does."""
+    for layer in settings.layers:
+        deconvolve.check_features(trained.network.blocks, layer, None)
+    check_method(settings.method, (b.activation for b in trained.network.blocks[: max(settings.layers)]))
+
+
+def fingerprint(trained: Trained) -> str:
+    """Of architecture, weights and front end: two networks that share it give the same table."""
+    digest = hashlib.sha256(repr((trained.network, trained.front_end)).encode())
+    for key, value in jax.tree.leaves_with_path(trained.variables):
+        digest.update(jax.tree_util.keystr(key).encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _alone(out: Path, share: tuple[int, int]) -> Iterator[None]:
+    """Holds the lock of this share. The system lets go of it when the process ends, however it ends."""
+    own = out / f".share-{share[0] + 1}-of-{share[1]}.lock"
+    message = f"--out={audio.shown(out)}: another run is at work in it; wait until it ends, or name another folder"
+    for other in out.glob(".share-*.lock"):
+        if other.name.split("-of-")[1] != f"{share[1]}.lock":  # shares of another cut would do the same work
+            try:
+                with filelock.FileLock(other, timeout=0):
+                    pass
+            except filelock.Timeout:
+                raise InputError(message) from None
+    try:
+        with filelock.FileLock(own, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise InputError(message) from None
+
+
+class _Run:
+    """One run of `sweep`: its arguments, and what follows from them."""
+
+    def __init__(self, trained, songs, out, store, settings, share, devices, left_out):
+        self.trained, self.songs, self.out, self.store = trained, songs, out, store
+        self.settings, self.share, self.left_out = settings, share, left_out
+        self.devices = jax.local_devices() if devices is None else list(devices)
+        per_part = max(1, PART_CLIPS // settings.clips_per_song, -(-len(songs) // PARTS))
+        self.parts = [range(i, min(i + per_part, len(songs))) for i in range(0, len(songs), per_part)]
+        clips = min(per_part, len(songs)) * settings.clips_per_song
+        self.batch = statistics.batch_size(
+            trained.network, trained.front_end, settings.layers, clips, len(self.devices)
+        )
+        self.schema = schema()
+
+    @functools.cached_property
+    def twin(self) -> dict:
+        front = self.trained.front_end
+        size = (front.bins, front.clip_frames)
+        return randomised.twin(self.trained.network, self.trained.variables, size, randomised.SEEDS[0])
+
+    def run(self) -> Swept:
+        wanted = self._describe()
+        self.key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        with filelock.FileLock(self.out / ".join.lock"):  # shares begin at the same moment
+            self._claim(wanted)
+        clips = 0
+        mine = range(self.share[0], len(self.parts), self.share[1])
+        if not self._is_whole(self.out / TABLE):
+            (self.out / PARTS_FOLDER).mkdir(exist_ok=True)
+            clips = self._measure_parts([i for i in mine if not self._is_whole(self._part(i))])
+        with filelock.FileLock(self.out / ".join.lock"):
+            if not self._is_whole(self.out / TABLE):
+                missing = [i for i in range(len(self.parts)) if not self._is_whole(self._part(i))]
+                if missing:
+                    skipped = [s for i in mine for s in self._skipped(self._part(i))]
+                    songs = sum(len(self.parts[i]) for i in mine)
+                    return Swept(None, skipped, songs, clips, len(missing))
+                self._join()
+        shutil.rmtree(self.out / PARTS_FOLDER, ignore_errors=True)
+        skipped = self._skipped(self.out / TABLE)
+        return Swept(self.out / TABLE, skipped, len(self.songs) + len(self.left_out), clips, 0)
+
+    def _describe(self) -> dict:
+        digest = hashlib.sha256()
+        for row in self._listed():
+            digest.update(json.dumps(row).encode())
+        return plain(
+            {
+                "format": FORMAT,
+                "settings": dataclasses.asdict(self.settings),
+                "network": fingerprint(self.trained),
+                "untrained_seed": randomised.SEEDS[0],
+                "songs": {"count": len(self.songs), "sha256": digest.hexdigest()},
+            }
+        )
+
+    def _listed(self) -> Iterator[list]:
+        for track in self.songs:
+            try:
+                size = track.path.stat().st_size
+            except OSError:
+                size = -1
+            yield [track.name, track.label, track.group, size]
+
+    def _claim(self, wanted: dict) -> None:
+        """Writes `sweep.json`, or compares with the one that is there."""
+        path = self.out / SETTINGS
+        found = None
+        if path.exists():
+            try:
+                found = json.loads(path.read_text("utf-8"))
+                found["settings"].items()
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise InputError(
+                    f"{audio.shown(path)}: is not what bin/sweep wrote; name another --out, or remove the folder"
+                ) from None
+        if found is None:
+            for name in (TABLE, SKIPPED, SONGS, PARTS_FOLDER):
+                if (self.out / name).exists():
+                    raise InputError(
+                        f"{audio.shown(self.out / name)}: is there already and was not made by bin/sweep; "
+                        "name another --out"
+                    )
+            write_json(path, wanted | {"checkpoint": self.trained.checkpoint})
+        elif differences := self._differences(found, wanted):
+            raise InputError(
+                f"--out={audio.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
+                "give the same flags and songs to go on with it, or name another folder"
+            )
+        if not (self.out / SONGS).exists():
+            _write_csv(self.out / SONGS, ["song", "label", "group", "bytes"], self._listed())
+
+    def _differences(self, found: dict, wanted: dict) -> list[str]:
+        told = []
+        for name, value in wanted["settings"].items():
+            if (had := found["settings"].get(name)) != value:
+                told.append(f"{name} was {had} and now is {value}")
+        if found.get("network") != wanted["network"]:
+            told.append(f"it is of another network ({found.get('checkpoint')})")
+        if found.get("songs") != wanted["songs"]:
+            told.append(f"the songs differ{self._first_difference()}")
+        if found.get("format") != FORMAT or found.get("untrained_seed") != wanted["untrained_seed"]:
+            told.append("it was made by another version of this program")
+        return told
+
+    def _first_difference(self) -> str:
+        try:
+            with open(self.out / SONGS, newline="", encoding="utf-8") as handle:
+                rows = itertools.islice(csv.reader(handle), 1, None)
+                for number, (had, now) in enumerate(itertools.zip_longest(rows, self._listed()), 1):
+                    if had is None or now is None or had != [str(v) for v in now]:
+                        return f" (song {number} was {had and had[0]} and now is {now and now[0]})"
+        except (OSError, ValueError, csv.Error):
+            pass
+        return ""
+
+    def _part(self, number: int) -> Path:
+        return self.out / PARTS_FOLDER / f"{number:05d}.parquet"
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a table of this sweep lies there; one that is damaged does not count."""
+        try:
+            return (pq.read_schema(path).metadata or {}).get(b"sweep") == self.key.encode()
+        except (OSError, pa.ArrowException):
+            return False
+
+    def _skipped(self, path: Path) -> list[tuple[str, str]]:
+        return [(name, reason) for name, reason in json.loads(pq.read_schema(path).metadata[b"skipped"])]
+
+    def _measure_parts(self, numbers: list[int]) -> int:
+        """Stores the songs of some parts, then measures and writes one part after the other; returns their clips."""
+        songs = [song for number in numbers for song in self.parts[number]]
+        front, count = self.trained.front_end, self.settings.clips_per_song
+        tracks = [self.songs[song] for song in songs]
+        found, skipped = store_clips(tracks, self.store, front.sample_rate, front.clip_samples, count)
+        lost = iter(skipped)
+        stored = {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
+        clips = sum(one.clips for one in found if one)
+        with tqdm(total=clips, desc="measuring", unit="clip", disable=None) as bar:
+            for number in numbers:
+                self._measure_part(number, stored, bar)
+        return clips
+
+    def _measure_part(self, number: int, stored: dict[int, Stored | tuple[str, str]], bar: tqdm) -> None:
+        """Measures and writes a part; `stored` has the file of each song, or its name and why there is none."""
+        given = {song: stored[song] for song in self.parts[number]}
+        used = {song: one for song, one in given.items() if isinstance(one, Stored)}
+        skipped = [one for one in given.values() if not isinstance(one, Stored)]
+        waveforms = StoredWaveforms(list(used.values()), self.trained.front_end.clip_samples)
+        results = []
+        for first in range(0, len(waveforms), self.batch):
+            clips = waveforms[first : first + self.batch]
+            results.append(self._measure_batch(clips.astype(np.float32) / 32768))
+            bar.update(len(clips))
+        table = self._table(used, results)
+        _write_table(self._part(number), self._with(table.schema, skipped), [table])
+
+    def _measure_batch(self, waveforms: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+        """Layer → columns of shape (clips, features)."""
+        net, front, settings = self.trained.network, self.trained.front_end, self.settings
+        clips = len(waveforms)
+        # Whole batches only: one shape to compile, and a clip's numbers do not depend on where a run was cut.
+        waveforms = np.pad(waveforms, ((0, self.batch - clips), (0, 0)))
+        chance = statistics.activations(net, self.twin, front, waveforms, settings.layers, self.devices)
+        found = {}
+        for layer in settings.layers:
+            measures, moments = statistics.measure_clips(
+                net,
+                self.trained.variables,
+                front,
+                waveforms,
+                layer,
+                method=settings.method,
+                norm_back=settings.norm_back,
+                devices=self.devices,
+            )
+            columns = features.columns(measures) | {"inactive": measures.inactive}
+            columns |= {f"moment_{i + 1}_s": moments[..., i] for i in range(statistics.MOMENTS)}
+            columns |= {f"untrained_{name}": values for name, values in zip(ACTIVATIONS, chance[layer], strict=True)}
+            found[layer] = {name: values[:clips] for name, values in columns.items()}
+        return found
+
+    def _table(self, used: dict[int, Stored], results: list[dict]) -> pa.Table:
+        """Rows by song, clip, layer and feature."""
+        if not used:
+            return self.schema.empty_table()
+        front, layers = self.trained.front_end, self.settings.layers
+        maps = [self.trained.network.blocks[l - 1].maps for l in layers]
+        per_clip = sum(maps)
+        counts = [one.clips for one in used.values()]
+        clips = sum(counts)
+        starts = np.concatenate(
+            [audio.clip_starts(s.samples, front.clip_samples, self.settings.clips_per_song) for s in used.values()]
+        )
+
+        def by_song(values) -> np.ndarray:
+            return np.repeat(np.repeat(values, counts), per_clip)
+
+        def names(kind: str) -> pa.Array:
+            values = [getattr(self.songs[song], kind) for song in used]
+            return pa.array(values).dictionary_encode().take(pa.array(by_song(np.arange(len(used)))))
+
+        columns = {
+            "song": names("name"),
+            "label": names("label"),
+            "group": names("group"),
+            "song_number": by_song(list(used)),
+            "clip": np.repeat(np.concatenate([np.arange(n) for n in counts]), per_clip),
+            "start_s": np.repeat(starts / front.sample_rate, per_clip),
+            "layer": np.tile(np.repeat(layers, maps), clips),
+            "feature": np.tile(np.concatenate([np.arange(n) for n in maps]), clips),
+        }
+        for name in results[0][layers[0]]:
+            by_layer = [np.concatenate([result[layer][name] for result in results]) for layer in layers]
+            columns[name] = np.concatenate(by_layer, axis=1).ravel()
+        arrays = [
+            columns[field.name] if isinstance(columns[field.name], pa.Array) else pa.array(columns[field.name])
+            for field in self.schema
+        ]
+        return pa.table([a.cast(field.type) for a, field in zip(arrays, self.schema, strict=True)], schema=self.schema)
+
+    def _join(self) -> None:
+        """Part by part, so that memory does not grow with the collection."""
+        paths = [self._part(number) for number in range(len(self.parts))]
+        skipped = self.left_out + [s for path in paths for s in self._skipped(path)]
+        write_skipped(self.out / SKIPPED, skipped)
+        first = pq.read_table(paths[0]).schema
+        _write_table(self.out / TABLE, self._with(first, skipped), map(pq.read_table, paths))
+
+    def _with(self, given: pa.Schema, skipped) -> pa.Schema:
+        return given.with_metadata({"sweep": self.key, "skipped": json.dumps(skipped)})
+
+
+ACTIVATIONS = ("activation_maximum", "activation_mean")
+"""Columns that the untrained twin has as well, as `untrained_activation_maximum` and so on. Its features do not
+correspond to the trained ones of the same number."""
+
+
+def schema() -> pa.Schema:
+    """Columns of the table, one row for every clip and feature."""
+    text = pa.dictionary(pa.int32(), pa.string())
+    fields = [("song", text), ("label", text), ("group", text), ("song_number", pa.int32()), ("clip", pa.int32())]
+    fields += [("start_s", pa.float64()), ("layer", pa.int16()), ("feature", pa.int32())]
+    fields += [(name, pa.float64() if name == "energy" else pa.float32()) for name in features.COLUMNS]
+    fields += [("inactive", pa.bool_())]
+    fields += [(f"moment_{i + 1}_s", pa.float32()) for i in range(statistics.MOMENTS)]
+    fields += [(f"untrained_{name}", pa.float32()) for name in ACTIVATIONS]
+    return pa.schema(fields)
+
+
+def _write_table(path: Path, to: pa.Schema, tables) -> None:
+    """Writes tables one after the other, each as one row group, whole or not at all."""
+    with audio.replacing(path) as temporary, pq.ParquetWriter(temporary, to, compression="zstd") as writer:
+        for table in tables:
+            if len(table):
+                writer.write_table(table.replace_schema_metadata(to.metadata), row_group_size=len(table))
+
+
+def _write_csv(path: Path, head: list[str], rows) -> None:
+    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(head)
+        writer.writerows(rows)

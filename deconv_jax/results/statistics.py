@@ -1,0 +1,234 @@
+"""Clips → numbers for every feature, made where the images are: no image leaves its device.
+
+The numbers are those of `deconv_jax.measures.features.measure`, for many clips at once, and the moments at which a
+feature responds most. Clips are shared out over the devices; each device explains its own, so the result of a clip does
+not depend on how many devices there are.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from deconv_jax.deconvolution import deconvolve
+from deconv_jax.measures.features import BANDS, Measures
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block, resolved
+from deconv_jax.sound.front_end import FrontEnd, analyse
+
+MOMENTS = 3
+"""Moments of strongest response that are kept of every feature and clip."""
+
+APART = 0.25
+"""Seconds that lie between two of them at least."""
+
+
+def measure_clips(
+    network: Network,
+    variables,
+    front: FrontEnd,
+    waveforms: np.ndarray,
+    layer: int,
+    *,
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
+    path: str = "auto",
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[Measures, np.ndarray]:
+    """Measures every feature of a layer in every clip of a batch.
+
+    Args:
+      network, variables: as in `network.apply`.
+      front: how its input is made.
+      waveforms: float, shape (clips, samples); `batch_size` says how many bound the memory.
+      layer: 1-based layer.
+      method, norm_back, path: as in `deconv_jax.deconvolution.deconvolve`.
+      devices: share the clips out among these; all local devices if left out.
+
+    Returns:
+      measures, arrays of shape (clips, features): those of `features.measure`; and moments, shape
+      (clips, features, MOMENTS): seconds from the beginning of the clip, strongest first, NaN where there are fewer.
+      A moment is a peak over time of the pooled map's maximum over frequency, at the centre of that cell's receptive
+      field, which may be far wider than a cell: see `deconv_jax.network.receptive_field`.
+
+    Raises:
+      ValueError: as in `deconv_jax.deconvolution.deconvolve`.
+    """
+    devices = jax.local_devices() if devices is None else list(devices)
+    used = deconvolve.used_variables(variables, layer)
+    chosen = deconvolve.chosen_path(network.blocks[:layer], path, method)
+    if chosen == "winograd":  # compiled by itself, with options and threads of its own
+        seen = see(front, waveforms)
+        images, maps = deconvolve.sweep(
+            network, used, seen, layer, method=method, norm_back=norm_back, path=chosen, devices=devices
+        )
+        found = _reduced(images, maps, network, front, layer)
+    else:
+        deconvolve.check_features(network.blocks, layer, None)
+        mesh, given = _placed(front, waveforms, devices)
+        used = jax.device_put(used, NamedSharding(mesh, P()))
+        found = _measured(network, front, used, given, layer, method, norm_back, mesh)
+    host = {name: np.asarray(array)[: len(waveforms)] for name, array in found.items()}
+    return _finished(host, network.blocks[:layer], front)
+
+
+def activations(
+    network: Network,
+    variables,
+    front: FrontEnd,
+    waveforms: np.ndarray,
+    layers: Sequence[int],
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Maximum and mean of the pooled map of every feature, by the forward pass alone.
+
+    Args:
+      network, variables, front, waveforms, devices: as in `measure_clips`.
+      layers: 1-based layers.
+
+    Returns:
+      Layer → (maximum, mean), each of shape (clips, features).
+    """
+    devices = jax.local_devices() if devices is None else list(devices)
+    mesh, given = _placed(front, waveforms, devices)
+    used = jax.device_put(deconvolve.used_variables(variables, max(layers)), NamedSharding(mesh, P()))
+    found = _activations(network, front, used, given, tuple(layers), mesh)
+    clips = len(waveforms)
+    return {l: (np.asarray(top)[:clips], np.asarray(mean)[:clips]) for l, (top, mean) in found.items()}
+
+
+def batch_size(network: Network, front: FrontEnd, layers: Sequence[int], clips: int, devices: int) -> int:
+    """How many clips to measure together: whole shares for all devices, memory bounded, and `clips` cut evenly."""
+    blocks, size = network.blocks[: max(layers)], (front.bins, front.clip_frames)
+    most = devices * deconvolve.clips_together(blocks, size)
+    batches = -(-clips // most)
+    return devices * -(-clips // (batches * devices))
+
+
+def see(front: FrontEnd, waveforms: np.ndarray):
+    """What the network sees of clips: (clips, samples) → (clips, freq, time)."""
+    if front.kind == "cqt":  # librosa's, on the host
+        return np.stack([np.asarray(analyse(front, waveform)[1]) for waveform in waveforms])
+    return _analysed(front, waveforms)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _analysed(front, waveforms):
+    return analyse(front, waveforms)[1]
+
+
+def _placed(front: FrontEnd, waveforms: np.ndarray, devices: list[jax.Device]) -> tuple[Mesh, jax.Array]:
+    """Clips, or what is seen of them where that is made on the host, filled up with silence and shared out."""
+    given = np.asarray(see(front, waveforms) if front.kind == "cqt" else waveforms, np.float32)
+    given = np.pad(given, [(0, -len(given) % len(devices))] + [(0, 0)] * (given.ndim - 1))
+    mesh = Mesh(np.array(devices), ("clips",))
+    return mesh, jax.device_put(given, NamedSharding(mesh, P("clips")))
+
+
+def _each_device(mesh: Mesh, function, variables, given):
+    """Every device does the clips that it holds; nothing is exchanged."""
+    return jax.shard_map(function, mesh=mesh, in_specs=(P(), P("clips")), out_specs=P("clips"), check_vma=False)(
+        variables, given
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("network", "front", "layer", "method", "norm_back", "mesh"))
+def _measured(network, front, variables, given, layer, method, norm_back, mesh):
+    def explain(variables, given):
+        seen = given if front.kind == "cqt" else analyse(front, given)[1]
+        images, maps = deconvolve.explain_batch(network, variables, seen, layer, method=method, norm_back=norm_back)
+        return _reduce(images, maps, network, front, layer)
+
+    return _each_device(mesh, explain, variables, given)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "front", "layers", "mesh"))
+def _activations(network, front, variables, given, layers, mesh):
+    def forward(variables, given):
+        seen = given if front.kind == "cqt" else analyse(front, given)[1]
+        part = network.clone(blocks=resolved(network.blocks[: max(layers)], (seen.shape[1], seen.shape[2])))
+        trace = part.apply(variables, seen, head=False)[1]
+        return {l: (trace[l - 1].pooled.max(axis=(1, 2)), trace[l - 1].pooled.mean(axis=(1, 2))) for l in layers}
+
+    return _each_device(mesh, forward, variables, given)
+
+
+def _reduce(images, maps, network, front, layer):
+    """Images and maps of a batch → arrays of shape (clips, features, …), without NaN.
+
+    Energies are sums over images whose largest value is brought to 1, so that float32 neither overflows nor loses
+    what is small; `_finished` brings the scale back.
+    """
+    top = jnp.abs(images).max(axis=(2, 3))
+    unit = images / jnp.where(top > 0, top, 1)[:, :, None, None]
+    rows = jnp.square(unit).sum(axis=3)
+    below = jnp.square(jnp.minimum(unit, 0)).sum(axis=3).sum(axis=2)
+    total = rows.sum(axis=2)
+    some = jnp.where(total > 0, total, 1)
+    frequencies = front.frequencies()
+    bands = [rows[:, :, (frequencies >= low) & (frequencies < high)].sum(axis=2) for _, low, high in BANDS]
+    weighted = rows * jnp.asarray(frequencies, jnp.float32)[None, None]
+    return {
+        "active": (maps > 0).mean(axis=(2, 3)),
+        "maximum": maps.max(axis=(2, 3)),
+        "mean": maps.mean(axis=(2, 3)),
+        "top": top,
+        "total": total,
+        "negative": below / some,
+        "centroid": weighted.sum(axis=2) / some,
+        "bands": jnp.stack(bands, axis=-1) / some[:, :, None],
+        "columns": _peaks(maps.max(axis=2), _columns_apart(network.blocks[:layer], front)),
+    }
+
+
+_reduced = jax.jit(_reduce, static_argnums=(2, 3, 4))
+
+
+def _peaks(profile, apart: int):
+    """Columns of the highest peaks above zero, strongest first, -1 for none: (..., time) → (..., MOMENTS).
+
+    A peak is higher than the column before it and no lower than the one after it; of two that are fewer than `apart`
+    columns from each other the higher one is taken.
+    """
+    zero = jnp.zeros_like(profile[..., :1])
+    before, after = (jnp.concatenate(pair, -1) for pair in ((zero, profile[..., :-1]), (profile[..., 1:], zero)))
+    heights = jnp.where((profile > 0) & (profile > before) & (profile >= after), profile, 0)
+    place = lax.broadcasted_iota(jnp.int32, profile.shape, profile.ndim - 1)
+    found = []
+    for _ in range(MOMENTS):
+        highest = jnp.argmax(heights, axis=-1, keepdims=True).astype(jnp.int32)
+        found.append(jnp.where(heights.max(axis=-1, keepdims=True) > 0, highest, -1))
+        heights = jnp.where(jnp.abs(place - highest) < apart, 0, heights)
+    return jnp.concatenate(found, axis=-1)
+
+
+def _columns_apart(blocks: Sequence[Block], front: FrontEnd) -> int:
+    return max(1, int(np.ceil(APART * front.sample_rate / (front.hop * _stride(blocks)))))
+
+
+def _stride(blocks: Sequence[Block]) -> int:
+    """Frames between two columns of the last block's pooled map."""
+    return int(np.prod([b.step(1) for b in blocks]))
+
+
+def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: FrontEnd) -> tuple[Measures, np.ndarray]:
+    energy = np.square(found["top"], dtype=np.float64) * found["total"]
+    first, last = deconvolve.reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
+    frames = (first + last) / 2 + found["columns"] * _stride(blocks)
+    seconds = np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds)
+    measures = Measures(
+        active=found["active"],
+        maximum=found["maximum"],
+        mean=found["mean"],
+        energy=energy,
+        negative=found["negative"],
+        centroid=np.where(energy > 0, found["centroid"], np.nan),
+        bands=found["bands"],
+        inactive=(found["maximum"] <= 0) & (energy == 0),
+    )
+    return measures, np.where(found["columns"] >= 0, seconds, np.nan)

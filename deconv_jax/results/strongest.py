@@ -1,0 +1,391 @@
+"""The table of a collection → the clips that excite every feature most, to be heard on one page.
+
+Strength is the maximum or the mean of the pooled map in the clip. A song stands in a feature's list once, unless more
+clips of it are asked for. The untrained twin's features have lists too, from the same clips: what the trained lists
+share with them, and how much of one label both hold, says how little of such a list training had to bring about.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from tqdm import tqdm
+
+from deconv_jax import __version__
+from deconv_jax.data.store import StoredWaveforms, store_clips
+from deconv_jax.data.tracks import Track
+from deconv_jax.deconvolution import deconvolve
+from deconv_jax.errors import InputError
+from deconv_jax.page import listening
+from deconv_jax.pictures import spectrograms
+from deconv_jax.results import clip_folder
+from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
+from deconv_jax.sound import audio, auralisation
+from deconv_jax.training.workdir import Trained, write_json
+
+log = logging.getLogger(__name__)
+
+FOLDER = "top"
+TOGETHER = 16
+"""Features of a clip are explained in multiples of this number, so that few shapes are compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to make of the strongest clips.
+
+    Attributes:
+      count: clips of each feature.
+      by: one of `ACTIVATIONS`, the column that orders them.
+      per_song: clips of one song among them at most; 0 for any number.
+      reading: see `deconv_jax.sound.auralisation`.
+    """
+
+    count: int = 20
+    by: str = "activation_maximum"
+    per_song: int = 1
+    reading: str = "phase"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """The strongest clips of each feature, strongest first; arrays of shape (features, count).
+
+    Attributes:
+      values: activation; 0 where a feature has fewer clips that activate it.
+      songs: number of the song; -1 there.
+      clips: number of the clip within its song.
+    """
+
+    values: np.ndarray
+    songs: np.ndarray
+    clips: np.ndarray
+
+
+def strongest(table: Path, maps: Sequence[int], options: Options) -> tuple[Lists, Lists, np.ndarray]:
+    """Reads the table once, one row group at a time.
+
+    Args:
+      table: `statistics.parquet`.
+      maps: features of each layer in it, in its order.
+      options: count, by and per_song.
+
+    Returns:
+      The lists of all layers' features one after the other, those of the untrained twin, and the numbers of the songs
+      that are in the table, shape (songs,).
+    """
+    own, twin = _Best(sum(maps), options.count), _Best(sum(maps), options.count)
+    present = []
+    with pq.ParquetFile(table) as file:
+        for group in range(file.num_row_groups):
+            wanted = ["song_number", "clip", options.by, f"untrained_{options.by}"]
+            rows = {name: file.read_row_group(group, [name])[name].to_numpy() for name in wanted}
+            songs, clips, values, chance = (rows[name].reshape(-1, sum(maps)) for name in wanted)
+            for best, strength in ((own, values), (twin, chance)):
+                best.add(strength, songs[:, 0], clips[:, 0], options.per_song)
+            present.append(np.unique(songs[:, 0]))
+    return own.lists(), twin.lists(), np.concatenate([*present, np.zeros(0, int)])
+
+
+class _Best:
+    """The strongest so far; arrays of shape (count, features)."""
+
+    def __init__(self, features: int, count: int):
+        self.count = count
+        self.values = np.zeros((0, features), np.float32)
+        self.songs, self.clips = np.zeros((2, 0, features), np.int64)
+
+    def add(self, values: np.ndarray, songs: np.ndarray, clips: np.ndarray, per_song: int) -> None:
+        """Clips of whole songs: values (clips, features), songs and clips (clips,)."""
+        wide = [np.broadcast_to(a[:, None], values.shape) for a in (songs, clips)]
+        pieces: list = [(values, *wide)]
+        if per_song:
+            edges = np.flatnonzero(np.diff(songs)) + 1
+            each = zip(*(np.split(a, edges) for a in (values, *wide)), strict=True)
+            pieces = [_first(piece, per_song) for piece in each]
+        found = zip((self.values, self.songs, self.clips), *pieces, strict=True)
+        self.values, self.songs, self.clips = _first([np.concatenate(arrays) for arrays in found], self.count)
+
+    def lists(self) -> Lists:
+        active = self.values > 0
+        parts = np.where(active, self.values, 0), np.where(active, self.songs, -1), np.where(active, self.clips, -1)
+        return Lists(*(part.T for part in parts))
+
+
+def _first(arrays: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of values, songs and clips the `count` rows of largest value in each column; of equal ones the first."""
+    order = np.argsort(-arrays[0], axis=0, kind="stable")[:count]
+    values, songs, clips = (np.take_along_axis(a, order, axis=0) for a in arrays)
+    return values, songs, clips
+
+
+def most_shared(songs: np.ndarray, others: np.ndarray, but_itself: bool = False) -> np.ndarray:
+    """How many songs each list has in common with that of the others which shares most, shape (features,).
+
+    Args:
+      songs, others: numbers of songs, shape (features, count), -1 for none.
+      but_itself: the others are the same lists; a list is not compared with itself.
+    """
+    known = np.unique(np.concatenate([songs[songs >= 0], others[others >= 0]]))
+
+    def held(lists: np.ndarray) -> np.ndarray:
+        inside = np.zeros((len(lists), len(known) + 1), np.float32)
+        place = np.where(lists >= 0, np.searchsorted(known, lists), len(known))
+        np.put_along_axis(inside, place, 1, axis=1)
+        return inside[:, :-1]
+
+    shared = held(songs) @ held(others).T
+    if but_itself:
+        np.fill_diagonal(shared, 0)
+    return shared.max(axis=1, initial=0).astype(int)
+
+
+def commonest(songs: np.ndarray, labels: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Of each list: the label that most of its clips have, how many have it, and how many there are."""
+    found = []
+    for row in songs:
+        counts = Counter(labels[song] for song in row if song >= 0)
+        label, count = counts.most_common(1)[0] if counts else ("", 0)
+        found.append((label, count, sum(counts.values())))
+    return found
+
+
+def check(trained: Trained, settings: Settings, options: Options) -> None:
+    """Compares settings and options with the network before any work is done; raises ValueError as `make` does."""
+    if options.by not in ACTIVATIONS:
+        raise ValueError(f"by must be one of {', '.join(ACTIVATIONS)}, not {options.by!r}")
+    reading = options.reading if options.count else "mask"
+    clip_folder.check(trained, clip_folder.Options(settings.layers, reading=reading, method=settings.method))
+
+
+def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settings, options: Options) -> Path:
+    """Finds and auralises the strongest clips of every feature, into `top/` below `out`.
+
+    Args:
+      trained, tracks, out, store, settings: as they were given to `collection.sweep`, which has made the table.
+      options: what to make.
+
+    Returns:
+      The page. One that was made with the same table and options is left as it is.
+
+    Raises:
+      InputError: `out` or `store` cannot be written, or `out` holds a folder `top` that was not made here.
+      ValueError: phase reading of a network with log input.
+    """
+    check(trained, settings, options)
+    out = Path(out)
+    folder, table = out / FOLDER, out / TABLE
+    wanted = {"sweep": (pq.read_schema(table).metadata or {})[b"sweep"].decode()} | dataclasses.asdict(options)
+    if folder.exists():
+        try:
+            found = json.loads((folder / "top.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            raise InputError(
+                f"{audio.shown(folder)}: is there already and was not made by bin/sweep; name another --out"
+            ) from None
+        if found == wanted and (folder / "index.html").is_file():
+            return folder / "index.html"
+    lock = filelock.FileLock(out / ".top.lock")
+    partial = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
+    try:
+        lock.acquire()
+        for left in out.glob(".*.partial/"):  # by a run that was killed here
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
+        own, twin, present = strongest(table, maps, options)
+        gone = _auralise(trained, tracks, partial, store, settings, options, own, maps)
+        _write_page(trained, tracks, partial, settings, options, own, twin, present, gone)
+        write_json(partial / "top.json", wanted)
+        clip_folder.swap(partial, folder)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"--out={audio.shown(out)}: cannot be written ({getattr(error, 'strerror', None) or error}); "
+            "free some space or name another folder"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        lock.release()
+    return folder / "index.html"
+
+
+def _auralise(trained, tracks, folder: Path, store, settings: Settings, options: Options, own: Lists, maps) -> set[int]:
+    """Writes sounds and pictures, song by song; returns the songs that can no longer be read."""
+    wanted: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for (row, rank), song in np.ndenumerate(own.songs):
+        if song >= 0:
+            wanted[int(song)][int(own.clips[row, rank])].append((row, rank))
+    songs, front = sorted(wanted), trained.front_end
+    of_them = [tracks[song] for song in songs]
+    found, skipped = store_clips(of_them, store, front.sample_rate, front.clip_samples, settings.clips_per_song)
+    for name, reason in skipped:
+        log.error("%s: %s", name, reason)
+    gone = set()
+    for song, stored in zip(tqdm(songs, desc="strongest clips", unit="song", disable=None), found, strict=True):
+        if stored is None or stored.clips <= max(wanted[song]):
+            if stored:
+                log.error("%s: is shorter than it was when it was measured", tracks[song].name)
+            gone.add(song)
+            continue
+        waveforms = StoredWaveforms([stored], front.clip_samples)
+        for clip, places in sorted(wanted[song].items()):
+            waveform = waveforms[clip].astype(np.float32) / 32768
+            _auralise_clip(trained, waveform, folder, f"{song:07d}-{clip:03d}", settings, options, places, maps)
+    return gone
+
+
+def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options, places, maps) -> None:
+    """All that is wanted of one clip: each layer is explained once, for the features in whose lists the clip stands."""
+    front = trained.front_end
+    spectrum, seen = clip_folder.analyse_clip(front, waveform)
+    full = max(1.0, float(np.abs(waveform).max()))
+    listening.Files(folder, "", False).sound(f"clips/{name}", waveform / full, front.sample_rate)
+    edges = np.cumsum([0, *maps])
+    for layer, begin, end in zip(settings.layers, edges, edges[1:], strict=False):
+        here = [(row - begin, rank) for row, rank in places if begin <= row < end]
+        for first in range(0, len(here), TOGETHER):
+            some = here[first : first + TOGETHER]
+            chosen = np.resize([feature for feature, _ in some], TOGETHER).tolist()
+            images = deconvolve.deconvolve(
+                trained.network,
+                trained.variables,
+                seen,
+                layer,
+                chosen,
+                method=settings.method,
+                norm_back=settings.norm_back,
+            )
+            sounds = clip_folder.auralise_images(front, images, seen, spectrum, options.reading, False, len(waveform))
+            for (feature, rank), image, sound in zip(some, np.asarray(images), np.asarray(sounds), strict=False):
+                gained = auralisation.match_gain(sound, waveform).waveform / full
+                stem = _stem(layer, feature, rank)
+                listening.Files(folder, "", False).sound(stem, gained, front.sample_rate)
+                (folder / f"{stem}.png").write_bytes(spectrograms.coloured_picture(image))
+
+
+def _stem(layer: int, feature: int, rank: int) -> str:
+    return f"layer{layer}/f{feature:03d}-{rank + 1:02d}"
+
+
+def _write_page(trained, tracks, folder, settings, options: Options, own: Lists, twin: Lists, present, gone) -> None:
+    front = trained.front_end
+    labels = [track.label for track in tracks]
+    base = Counter(labels[song] for song in present)
+    known = len(base) > 1
+    starts: dict[tuple[int, int], float] = _starts(folder.parent / TABLE, own)
+    layers, edge = [], 0
+    for layer in settings.layers:
+        rows = slice(edge, edge := edge + trained.network.blocks[layer - 1].maps)
+        mine, chance = own.songs[rows], twin.songs[rows]
+        shared = most_shared(mine, chance)
+        labelled, twins = commonest(mine, labels), commonest(chance, labels)
+        purity = np.array([n / max(1, of) for _, n, of in labelled])
+        # A list of two clips is pure easily: only whole lists are compared.
+        whole = np.array([of == options.count or of == len(present) for _, _, of in labelled])
+        twin_purity = np.array([n / of for _, n, of in twins if of in (options.count, len(present))])
+        features = []
+        for feature, (label, most, of) in enumerate(labelled):
+            row = edge - len(mine) + feature
+            entries = [
+                {
+                    "stem": _stem(layer, feature, rank),
+                    "clip": f"clips/{song:07d}-{own.clips[row, rank]:03d}",
+                    "name": tracks[song].name,
+                    "label": tracks[song].label,
+                    "at": _clock(starts[song, own.clips[row, rank]]),
+                    "value": f"{own.values[row, rank]:.3g}",
+                    "gone": song in gone,
+                }
+                for rank, song in enumerate(map(int, own.songs[row]))
+                if song >= 0
+            ]
+            features.append(
+                {
+                    "number": feature,
+                    "entries": entries,
+                    "label": label,
+                    "most": most,
+                    "of": of,
+                    "base": round(100 * base[label] / max(1, len(present))),
+                    "reach": int(np.sum(twin_purity >= purity[feature])) if whole[feature] else None,
+                    "shared": int(shared[feature]),
+                    "purity": float(purity[feature] - (not whole[feature])),
+                }
+            )
+        active = np.array([of > 0 for _, _, of in labelled])
+        layers.append(
+            {
+                "number": layer,
+                "features": features,
+                "active": int(active.sum()),
+                "twins": int((chance >= 0).any(axis=1).sum()),
+                "compared": len(twin_purity),
+                "shared": _median(shared[active]),
+                "chance": _median(most_shared(chance, chance, but_itself=True)[(chance >= 0).any(axis=1)]),
+                "purity": _median(100 * purity[active & whole]),
+                "twin_purity": _median(100 * twin_purity),
+            }
+        )
+    style, script = listening.source("css/page.css") + listening.source("css/top.css"), listening.source("js/top.js")
+    skipped = 0
+    if (folder.parent / SKIPPED).exists():
+        skipped = len(json.loads(pq.read_schema(folder.parent / TABLE).metadata[b"skipped"]))
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{listening.digest(script)}'; "
+        f"style-src 'sha256-{listening.digest(style)}'; img-src data: 'self' file:; media-src 'self' file:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    template = listening.environment().get_template("top.html.j2")
+    with audio.replacing(folder / "index.html") as temporary:
+        template.stream(
+            policy=policy,
+            style=Markup(style),
+            script=Markup(script),
+            version=__version__,
+            layers=layers,
+            about=listening.about(trained),
+            songs=len(present),
+            skipped=skipped,
+            clip_seconds=front.clip_seconds,
+            settings=settings,
+            options=options,
+            known=known,
+            base=[(label, count) for label, count in base.most_common(12)] if known else [],
+            few=options.count * 4 > len(present),
+            by={"activation_maximum": "maximum", "activation_mean": "mean"}[options.by],
+        ).dump(str(temporary), encoding="utf-8")
+
+
+def _starts(table: Path, own: Lists) -> dict[tuple[int, int], float]:
+    """Seconds at which the clips of the lists begin."""
+    wanted = {(int(s), int(c)) for s, c in zip(own.songs.ravel(), own.clips.ravel(), strict=True) if s >= 0}
+    found = {}
+    with pq.ParquetFile(table) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, ["song_number", "clip", "start_s"])
+            songs, clips, starts = (rows[name].to_numpy() for name in rows.column_names)
+            first = np.flatnonzero(np.diff(songs, prepend=-1) | np.diff(clips, prepend=-1))
+            for place in first:
+                key = (int(songs[place]), int(clips[place]))
+                if key in wanted:
+                    found[key] = float(starts[place])
+    return found
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else 0.0

@@ -1,0 +1,257 @@
+"""What a network sees of a sound, and the way back from its rows to the bins of the STFT.
+
+The paper's network sees the STFT's magnitude. Published ones often see something else: mel bands, a constant-Q
+transform, a logarithm. `analyse` makes that, and `lift` takes a deconvolved image of it back to the STFT's bins, so
+that it can be heard. With S the complex STFT, X what the network saw, D the image, and P the filterbank's transpose
+with rows that sum to one, so that bin k takes the mean of the bands that cover it, weighted by how much of it they
+take:
+
+- phase reading, where X is linear: the image is a magnitude, so each band keeps its share of the original,
+  |S| · P(sign(D) · (|D| / X)^(1/power)). For D = X this is |S|.
+- mask reading: the image scales the complex STFT, P(D). For D = 1 this is 1, and the original comes back.
+
+For a plain magnitude P is the identity, and both are what `deconv_jax.sound.auralisation` says. An image of logarithms
+is no magnitude, so there is no phase reading of one. Bins that no band covers take the band that is nearest in
+frequency; a constant-Q transform has no filterbank over STFT bins, and P interpolates between its bins by log
+frequency.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deconv_jax.sound.spectrogram import stft
+
+KINDS = ("stft", "mel", "cqt")
+SCALES = ("linear", "log1p", "log10", "log", "decibel")
+WINDOWS = ("hann", "hamming", "blackman")
+PADS = ("constant", "reflect")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """How sound becomes the network's input; the defaults are the paper's (section 4).
+
+    Attributes:
+      sample_rate: Hz.
+      n_fft: window length of the transform, in samples.
+      hop: samples between two frames.
+      clip_seconds: length of the clips that the network classifies.
+      window: "hann", "hamming" or "blackman", all periodic.
+      pad: what stands beyond both ends of the clip: "constant" (zeros) or "reflect". Frames are always centred.
+      kind: rows of the input: "stft" bins, "mel" bands or "cqt" bins.
+      bands: number of mel bands or constant-Q bins.
+      fmin, fmax: Hz, the mel bands' range (fmax 0: half the sample rate), or the lowest constant-Q bin.
+      htk: mel scale by HTK's formula; else Slaney's. slaney_norm: bands of equal area; else of equal height.
+      power: exponent of the magnitude, before any bands are summed: 1 or 2 (2: energy).
+      bins_per_octave: of the constant-Q transform.
+      scale: "linear"; "log1p": ln(1 + factor · x); "log10": log10(1 + factor · x); "log": ln(x + floor); "decibel":
+        10 · log10(max(x, floor) / reference), twice that if power is 1, no lower than `range` below the clip's maximum.
+      factor, floor: of the scale. reference: 0 for the clip's maximum. range: dB, 0 for no limit.
+    """
+
+    sample_rate: int = 11025
+    n_fft: int = 512
+    hop: int = 256
+    clip_seconds: float = 4.0
+    window: str = "hann"
+    pad: str = "constant"
+    kind: str = "stft"
+    bands: int = 0
+    fmin: float = 0.0
+    fmax: float = 0.0
+    htk: bool = False
+    slaney_norm: bool = True
+    power: int = 1
+    bins_per_octave: int = 12
+    scale: str = "linear"
+    factor: float = 1e4
+    floor: float = 1e-10
+    reference: float = 1.0
+    range: float = 0.0
+
+    def __post_init__(self):
+        if self.n_fft < 4 or self.n_fft % 2:
+            raise ValueError(f"n_fft must be an even number of at least 4 samples, not {self.n_fft}")
+        if not 0 < self.hop <= self.n_fft // 2:
+            raise ValueError(f"hop must be 1 to n_fft // 2 = {self.n_fft // 2} samples, not {self.hop}")
+        if self.sample_rate < 1 or self.clip_seconds <= 0:
+            raise ValueError(
+                f"sample_rate and clip_seconds must be positive, not {self.sample_rate}, {self.clip_seconds}"
+            )
+        for name, known in (("window", WINDOWS), ("pad", PADS), ("kind", KINDS), ("scale", SCALES), ("power", (1, 2))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, not {getattr(self, name)!r}")
+        if self.kind != "stft" and self.bands < 1:
+            raise ValueError(f"bands must be at least 1 for a front end of kind {self.kind!r}, not {self.bands}")
+        top = self.fmax or self.sample_rate / 2
+        if self.kind == "cqt":
+            if self.bins_per_octave < 1 or not self.fmin > 0:
+                raise ValueError(
+                    f"a cqt needs fmin above 0 and bins_per_octave, not {self.fmin}, {self.bins_per_octave}"
+                )
+            top = self.fmin * 2 ** ((self.bands - 1) / self.bins_per_octave)
+        if not 0 <= self.fmin <= top <= self.sample_rate / 2:
+            raise ValueError(
+                f"the {self.kind} covers {self.fmin:g} to {top:g} Hz: not rising, or beyond half of the sample rate"
+            )
+        for name in ("factor", "floor"):
+            if getattr(self, name) <= 0 and self.scale != "linear":
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.reference < 0 or self.range < 0:
+            raise ValueError(f"reference and range must be at least 0, not {self.reference}, {self.range}")
+
+    @property
+    def clip_samples(self) -> int:
+        return round(self.clip_seconds * self.sample_rate)
+
+    @property
+    def bins(self) -> int:
+        """Rows of the network's input."""
+        return 1 + self.n_fft // 2 if self.kind == "stft" else self.bands
+
+    @property
+    def linear(self) -> bool:
+        """Whether the input is a magnitude (or energy), so that the phase reading means something."""
+        return self.scale == "linear"
+
+    def frames(self, samples: int) -> int:
+        """Number of frames that `stft` makes of so many samples."""
+        return 1 + samples // self.hop
+
+    @property
+    def clip_frames(self) -> int:
+        return self.frames(self.clip_samples)
+
+    def frequencies(self) -> np.ndarray:
+        """Centre of every row of the network's input in Hz, shape (freq,)."""
+        if self.kind == "mel":
+            import librosa
+
+            edges = librosa.mel_frequencies(
+                self.bands + 2, fmin=self.fmin, fmax=self.fmax or self.sample_rate / 2, htk=self.htk
+            )
+            return edges[1:-1]
+        if self.kind == "cqt":
+            return self.fmin * 2.0 ** (np.arange(self.bands) / self.bins_per_octave)
+        return self.stft_frequencies()
+
+    def stft_frequencies(self) -> np.ndarray:
+        """Centre of every bin of the STFT in Hz, shape (1 + n_fft // 2,)."""
+        return np.arange(1 + self.n_fft // 2) * self.sample_rate / self.n_fft
+
+
+def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
+    """The complex STFT, and what the network sees.
+
+    Args:
+      front: the front end.
+      waveform: float, full scale = 1, shape (..., samples). In JAX throughout, but for the constant-Q transform, which
+        librosa computes on the host, outside of any jit.
+
+    Returns:
+      spectrum, complex, shape (..., 1 + n_fft // 2, time), and image, float32, shape (..., freq, time).
+    """
+    spectrum = stft(jnp.asarray(waveform, jnp.float32), front.n_fft, front.hop, front.window, front.pad)
+    if front.kind == "cqt":
+        import librosa
+
+        transform = librosa.cqt(
+            np.asarray(waveform, np.float32),
+            sr=front.sample_rate,
+            hop_length=front.hop,
+            fmin=front.fmin,
+            n_bins=front.bands,
+            bins_per_octave=front.bins_per_octave,
+        )
+        x = jnp.asarray(np.abs(transform), jnp.float32)[..., : spectrum.shape[-1]]
+    else:
+        x = jnp.abs(spectrum)
+    x = x**2 if front.power == 2 else x
+    if front.kind == "mel":
+        x = jnp.einsum("bk,...kt->...bt", jnp.asarray(_mel(front)), x, precision="highest")
+    return spectrum, _scaled(front, x)
+
+
+def _scaled(front: FrontEnd, x: jax.Array) -> jax.Array:
+    if front.scale == "log1p":
+        return jnp.log1p(front.factor * x)
+    if front.scale == "log10":
+        return jnp.log1p(front.factor * x) / np.log(10)
+    if front.scale == "log":
+        return jnp.log(x + front.floor)
+    if front.scale == "decibel":
+        peak = x.max(axis=(-2, -1), keepdims=True)
+        reference = jnp.maximum(front.reference or peak, front.floor)
+        level = (10 if front.power == 2 else 20) * jnp.log10(jnp.maximum(x, front.floor) / reference)
+        return jnp.maximum(level, level.max(axis=(-2, -1), keepdims=True) - front.range) if front.range else level
+    return x
+
+
+def lift(front: FrontEnd, image: jax.Array, seen: jax.Array, spectrum: jax.Array, reading: str) -> jax.Array:
+    """A deconvolved image → an image over STFT bins, for `deconv_jax.sound.auralisation.auralise` in the same reading.
+
+    Args:
+      image: shape (..., freq, time), in the network's rows.
+      seen: what the network saw, shape (freq, time).
+      spectrum: the clip's complex STFT, shape (1 + n_fft // 2, time).
+      reading: "phase" or "mask"; the formulas stand at the head of this module.
+
+    Returns:
+      shape (..., 1 + n_fft // 2, time).
+
+    Raises:
+      ValueError: phase reading of an image that is no magnitude.
+    """
+    if reading == "phase" and not front.linear:
+        raise ValueError("an image of logarithms is no magnitude: use the mask reading")
+    if front.kind == "stft" and (reading == "mask" or front.power == 1):
+        return image
+    if reading == "phase":
+        seen = seen.reshape((1,) * (image.ndim - 2) + seen.shape)
+        ratio = jnp.abs(image) / jnp.where(seen > 0, seen, 1)
+        image = jnp.where(seen > 0, jnp.sign(image) * (jnp.sqrt(ratio) if front.power == 2 else ratio), 0)
+    if front.kind != "stft":
+        image = jnp.einsum("kb,...bt->...kt", jnp.asarray(spread(front)), image, precision="highest")
+    if reading == "phase":
+        magnitude = jnp.abs(spectrum)
+        image = image * magnitude.reshape((1,) * (image.ndim - 2) + magnitude.shape)
+    return image
+
+
+@functools.lru_cache(maxsize=8)
+def _mel(front: FrontEnd) -> np.ndarray:
+    """Mel filterbank, shape (bands, 1 + n_fft // 2), as librosa makes it."""
+    import warnings
+
+    import librosa
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # low bands may hold no bin; the network was trained with those
+        return librosa.filters.mel(
+            sr=front.sample_rate,
+            n_fft=front.n_fft,
+            n_mels=front.bands,
+            fmin=front.fmin,
+            fmax=front.fmax or front.sample_rate / 2,
+            htk=front.htk,
+            norm="slaney" if front.slaney_norm else None,
+        ).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def spread(front: FrontEnd) -> np.ndarray:
+    """P of the formulas above, shape (1 + n_fft // 2, bands), rows summing to one."""
+    bins, rows = front.stft_frequencies(), front.frequencies()
+    if front.kind == "mel":
+        weights = _mel(front).T.astype(np.float64)
+        nearest = np.abs(bins[:, None] - rows[None]).argmin(axis=1)
+        bare = weights.sum(axis=1) < 1e-9 * weights.max()
+        weights[bare, nearest[bare]] = 1.0
+    else:
+        place = np.interp(np.log(np.maximum(bins, 1e-6)), np.log(rows), np.arange(len(rows)))
+        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(len(rows))[None]))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

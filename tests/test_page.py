@@ -1,0 +1,729 @@
+"""The listening page: what it is made of, and the page itself in a real browser."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from test_sound_audio import tone
+
+from deconv_jax.errors import InputError
+from deconv_jax.measures import descriptors, features, randomised
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block
+from deconv_jax.page import listening
+from deconv_jax.pictures import spectrograms
+from deconv_jax.results import clip_folder
+from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.sound.spectrogram import stft
+from deconv_jax.training.workdir import Trained
+
+FRONT = FrontEnd(clip_seconds=1.0)
+HOSTILE = "<img src=x onerror=alert(1)>"
+AWKWARD = 'a #1%20?&"</script>\\'.replace("/", "\u2215")  # no file name holds a slash
+
+
+# --- what the page is made of -------------------------------------------------------------------------------------
+
+
+def test_a_level_picture_holds_levels_below_its_own_maximum(rng):
+    image = rng.normal(size=(9, 40))
+    image[0] = 0
+    grey = np.asarray(Image.open(io.BytesIO(spectrograms.level_picture(image))))
+    want = np.maximum(20 * np.log10(np.maximum(np.abs(image), 1e-9) / np.abs(image).max()), -70)
+    assert grey.dtype == np.uint8
+    np.testing.assert_allclose(grey[::-1] / spectrograms.LEVEL_STEP - 70, want, atol=0.51)  # whole decibels
+    assert not np.asarray(Image.open(io.BytesIO(spectrograms.level_picture(np.zeros((9, 40)))))).any()
+    long = np.asarray(Image.open(io.BytesIO(spectrograms.level_picture(rng.normal(size=(3, 5000))))))
+    assert long.shape == (3, 1667)
+
+
+def test_colours_are_one_for_each_level():
+    found = spectrograms.colours()
+    assert len(found) == 71
+    assert all(re.fullmatch("#[0-9a-f]{6}", c) for c in found)
+
+
+def test_pictures_correlate_as_numpy_says_and_constant_ones_with_nothing(rng):
+    images = rng.normal(size=(4, 6, 30)).astype(np.float32)
+    images[3] = 0
+    images[2] = -3 * images[0]
+    levels, signed = (features.standardised(images, levels=flag) for flag in (True, False))
+    r = signed @ signed.T
+    np.testing.assert_allclose(r[:3, :3], np.corrcoef(images[:3].reshape(3, -1)), atol=1e-5)
+    np.testing.assert_allclose(r[0, 2], -1, atol=1e-5)
+    np.testing.assert_allclose((levels @ levels.T)[0, 2], 1, atol=1e-5)  # a picture leaves sign and gain out
+    assert not signed[3].any()
+    assert not levels[3].any()
+    assert features.standardised(rng.normal(size=(1, 2, 5000)), levels=True).shape == (1, 2 * 1000)
+
+
+def test_rows_correlate_as_numpy_says_and_constant_ones_with_nothing(rng):
+    rows, others = rng.normal(size=(3, 50)), 1e-8 * rng.normal(size=(2, 50)) + 5
+    rows[1] = 7.0
+    want = np.corrcoef(rows[[0, 2]], others)[:2, 2:]
+    found = features.row_correlations(rows, others)
+    np.testing.assert_allclose(found[[0, 2]], want, atol=1e-6)
+    assert not found[1].any()
+    assert not features.row_correlations(np.zeros((2, 5)), np.zeros((3, 5))).any()
+
+
+def test_look_alikes_become_one_kind_and_inactive_ones_none(rng):
+    bases = rng.uniform(size=(3, 20, 30)) ** 4
+    planted = [0, 0, 1, 2, 0, 1]
+    images = np.stack([bases[b] * rng.uniform(0.8, 1.25, (20, 30)) * 10.0**k for k, b in enumerate(planted)])
+    images[1] *= -1
+    images = np.concatenate([images, np.zeros((1, 20, 30))])
+    number, alike = features.kinds(features.standardised(images, levels=True))
+    np.testing.assert_array_equal(number[[0, 1, 4]], 1)  # the largest kind is the first
+    np.testing.assert_array_equal(number[[2, 5]], 2)
+    assert (number[3], number[6]) == (3, -1)
+    assert np.all(alike[[0, 1, 2, 4, 5]] > features.ALIKE)
+    assert np.all(np.isnan(alike[[3, 6]]))
+
+
+def test_there_are_a_dozen_kinds_at_most(rng):
+    number, alike = features.kinds(features.standardised(rng.normal(size=(40, 10, 10)), levels=True))
+    assert set(number) == set(range(1, features.KINDS + 1))
+    assert np.nanmax(alike) < features.ALIKE  # joined because there were too many, and they say so
+    one, _ = features.kinds(features.standardised(rng.normal(size=(1, 10, 10)), levels=True))
+    none, _ = features.kinds(np.zeros((2, 10), np.float32))
+    np.testing.assert_array_equal(one, [1])
+    np.testing.assert_array_equal(none, [-1, -1])
+
+
+def test_strongest_moments_are_peaks_kept_apart():
+    envelope = np.zeros(50)
+    envelope[[0, 10, 12, 30, 49]] = [3, 5, 4, 1, 2]
+    np.testing.assert_array_equal(features.moments(envelope, 9, 5), [10, 0, 49, 30])
+    np.testing.assert_array_equal(features.moments(envelope, 2, 5), [10, 0])
+    assert features.moments(np.zeros(50), 3, 5).size == 0
+
+
+def test_descriptors_follow_what_they_are_named_after(rng):
+    front = FrontEnd()
+    t = np.arange(4 * 11025) / 11025
+    wave = 0.5 * np.sin(2 * np.pi * 110 * t) * (t < 2) + 0.5 * np.sin(2 * np.pi * 3000 * t) * (t >= 2)
+    wave[np.arange(3000, 44000, 4000)] += 3.0
+    found = descriptors.describe(np.abs(np.asarray(stft(jnp.asarray(wave, jnp.float32)))), front)
+    frames = front.frames(len(wave))
+    assert all(series.shape == (frames,) and np.isfinite(series).all() for series in found.values())
+    first, second = slice(5, frames // 2 - 5), slice(frames // 2 + 5, -5)
+    for name, louder in (("bass (below 250 Hz)", first), ("treble (above 2000 Hz)", second)):
+        quieter = second if louder is first else first
+        assert np.median(found[name][louder]) > 10 * np.median(found[name][quieter])
+    assert np.median(found["spectral centroid"][first]) < 1000 < np.median(found["spectral centroid"][second])
+    clicks = np.round(np.arange(3000, 44000, 4000) / front.hop).astype(int)
+    for name in ("onset strength", "the percussive part"):
+        near = np.zeros(frames, bool)
+        near[np.clip(clicks[:, None] + np.arange(-2, 3), 0, frames - 1)] = True
+        assert found[name][near].mean() > 3 * found[name][~near].mean()
+    assert np.median(found["chroma stability"][first]) > 0.9
+
+
+@pytest.mark.parametrize("frames", [3, 200])
+def test_descriptors_of_silence_are_numbers_that_correlate_with_nothing(frames):
+    front = FrontEnd()
+    series = np.stack(list(descriptors.describe(np.zeros((front.bins, frames)), front).values()))
+    assert np.isfinite(series).all()
+    assert not features.row_correlations(np.random.default_rng(0).normal(size=(2, frames)), series).any()
+
+
+def test_a_name_stands_out_only_above_the_whole_layer_of_the_untrained_twin(rng):
+    frames = 60
+    series = rng.normal(size=(2, frames)) ** 2
+
+    def images(*envelopes):
+        return np.stack([np.outer(rng.uniform(0.5, 1, 8), e) for e in envelopes])
+
+    noise = rng.normal(size=(3, frames)) ** 2
+    own = images(series[0] + 0.1 * noise[0], series[1] + 2 * noise[1], np.zeros(frames))
+    twin = images(series[1] + 0.5 * noise[2], noise[0], noise[1])
+    looks = [randomised.look(i, series) for i in (own, twin, own[:1])]
+    found = randomised.compare(*looks)
+    np.testing.assert_array_equal(found.stands_out, [True, False, False])
+    assert (found.descriptor[0], found.descriptor[1]) == (0, 1)
+    assert found.r[0] > 0.9
+    assert found.r[2] == 0
+    np.testing.assert_allclose(
+        found.r_untrained[:2],
+        np.abs(features.row_correlations(features.envelopes(twin), series)).max(axis=0),
+    )
+    assert (found.chance["active"], found.chance["named"]) == (1, 1)
+    assert np.isnan(found.difference[2])
+    same = randomised.compare(looks[1], looks[1], looks[1])
+    np.testing.assert_allclose(same.difference, 0, atol=1e-5)
+    assert not same.stands_out.any()
+    assert same.chance["difference"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_twin_has_other_weights_of_the_same_kind_and_the_same_input():
+    network = Network(blocks=(Block(maps=4),), dense=(3,), classes=2)
+    size = (FRONT.bins, FRONT.clip_frames)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(size))["params"]
+    variables = {"params": params, "input": {"mean": jnp.zeros((1, 1)), "scale": jnp.full((1, 1), 2.0)}}
+    one, again, two = (randomised.twin(network, variables, size, seed) for seed in (5, 5, 6))
+    assert one["input"] is variables["input"]
+    shapes = [jax.tree.map(jnp.shape, v["params"]) for v in (variables, one)]
+    assert shapes[0] == shapes[1]
+    kernels = [np.asarray(v["params"]["conv1"]["kernel"]) for v in (variables, one, again, two)]
+    np.testing.assert_array_equal(kernels[1], kernels[2])
+    assert not np.allclose(kernels[0], kernels[1])
+    assert not np.allclose(kernels[1], kernels[3])
+
+
+def test_the_rest_is_what_is_left_and_never_louder(rng):
+    original = rng.normal(size=4000)
+    for feature in (-0.2 * original, rng.normal(size=4000), np.roll(original, 1), np.zeros(4000)):
+        factor, scale, gone = listening.rest(original, feature)
+        left = original - factor * feature
+        np.testing.assert_allclose(left @ feature, 0, atol=1e-6)  # nothing of the feature is left in it
+        np.testing.assert_allclose(1 - left @ left / (original @ original), gone, atol=1e-9)
+        assert 0 < scale <= 1
+        assert np.abs(scale * left).max() <= np.abs(original).max() * (1 + 1e-12)
+    assert listening.rest(original, -0.2 * original)[::2] == pytest.approx((-5, 1))
+    assert listening.rest(np.zeros(9), np.zeros(9)) == (0, 1, 0)
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two layers of random weights; feature 2 of layer 1 is dead, and so layer 2 has fewer paths."""
+    network = Network(blocks=(Block(maps=6), Block(maps=5)), dense=(4,), classes=2)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((FRONT.bins, FRONT.clip_frames)))["params"]
+    params["conv1"]["bias"] = params["conv1"]["bias"].at[2].set(-1e6)
+    variables = {"params": params, "input": {"mean": jnp.zeros((1, 1)), "scale": jnp.ones((1, 1))}}
+    score = {"by_clip": {"n": 8, "accuracy": 0.75}, "by_song": {"n": 4, "accuracy": 0.5}}
+    about = {
+        "config": {"name": HOSTILE, "data": {"root": "/somewhere/private/My <music>"}, "train": {}},
+        "report": {"test": score, "baselines": {"majority": score}, "songs": {"train": 3}, "clips": {"train": 30}},
+    }
+    return Trained(network, variables, FRONT, ["ballad", "<b>dance"], tmp_path_factory.mktemp("weights"), about)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    beat = tone(1.0, FRONT.sample_rate, 440) * np.tile(np.linspace(1, 0, 2205), 5)
+    soundfile.write(folder / f"{HOSTILE}.wav", beat, FRONT.sample_rate)
+    soundfile.write(folder / f"{AWKWARD}.wav", tone(0.7, 22050, 1200), 22050)
+    return [folder / f"{HOSTILE}.wav", folder / f"{AWKWARD}.wav"]
+
+
+@pytest.fixture(scope="module", params=["single", "folder"])
+def made(request, trained, clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp(request.param)
+    return clip_folder.export(trained, clips, out, clip_folder.Options(layers=(1, 2), duration=1.0, page=request.param))
+
+
+def embedded(page: str) -> dict[str, str]:
+    return dict(re.findall(r'<script type="[^"]+" data-file="([^"]+)">([^<]*)</script>', page))
+
+
+def sounds(made) -> dict[str, bytes]:
+    """Every sound that the page can play, decoded from base64, by its name."""
+    text = made.page.read_text()
+    found = {n: base64.b64decode(t) for n, t in embedded(text).items() if n.endswith(".flac")}
+    for script in made.page.parent.rglob("page/**/*.js"):
+        name, content = re.fullmatch(r'deconv\("([^"]+)", "([^"]+)"\);\n', script.read_text()).groups()
+        found[name] = base64.b64decode(content)
+    return found
+
+
+def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(made):
+    assert not made.failed
+    found = sounds(made)
+    assert len(found) == 2 * (1 + 2 * (6 + 5))  # two clips: the original, and each feature and its twin
+    page = made.page.read_text()
+    inside = embedded(page)
+    for folder in made.folders:
+        address = next(n for n in inside if n.endswith("clip.json") and json.loads(inside[n])["name"] == folder.name)
+        clip = json.loads(inside[address])
+        root = address.removesuffix("clip.json")
+        original, _ = soundfile.read(io.BytesIO(found[f"{root}original.flac"]))
+        written, _ = soundfile.read(folder / "original.wav")
+        np.testing.assert_allclose(original, written, atol=2**-15)
+        with (folder / "features.csv").open() as handle:
+            table = {(r["layer"], r["feature"]): r for r in csv.DictReader(handle)}
+        rows = [(layer, r) for layer, some in clip["layers"].items() for r in some["features"]]
+        assert len(rows) == len(table) == 11
+        for layer, row in rows:
+            stem = f"{root}layer{layer}/f{row['feature']:03d}"
+            for name in (stem, f"{stem}.untrained"):
+                sound, rate = soundfile.read(io.BytesIO(found[f"{name}.flac"]))
+                assert (len(sound), rate) == (FRONT.clip_samples, FRONT.sample_rate)
+                assert np.abs(sound).max() <= np.abs(original).max() + 2**-14
+                assert np.sqrt(np.mean(sound**2)) <= np.sqrt(np.mean(original**2)) + 2**-14
+                if f"{name}.png" not in inside:
+                    assert (folder / "page" / f"{name.removeprefix(root)}.png").is_file()
+            sound, _ = soundfile.read(io.BytesIO(found[f"{stem}.flac"]))
+            assert sound.any() != bool(row["inactive"])
+            factor, scale = row["rest"]
+            assert np.abs(scale * (original - factor * sound)).max() <= np.abs(original).max() * 1.001
+            entry = table[layer, str(row["feature"])]
+            for column in ("energy_share", "difference", "descriptor_r", "kind", "explained"):
+                want = float("nan") if row[column] is None else row[column]
+                assert float(entry[column]) == pytest.approx(want, rel=1e-4, nan_ok=True)
+        for layer in "12":
+            share = [float(r["energy_share"]) for (l, _), r in table.items() if l == layer]
+            assert sum(share) == pytest.approx(1, abs=1e-5)
+        dead = table["1", "2"]
+        assert (dead["inactive"], dead["kind"], dead["difference"], dead["descriptor"]) == ("1", "-1", "nan", "")
+
+
+def test_the_page_says_its_size_and_holds_no_address_and_no_private_path(made):
+    page = made.page.read_text()
+    assert "http:" not in page.replace("http://www.w3.org/2000/svg", "")  # a name of a language, not an address
+    assert "https:" not in page
+    assert "/somewhere" not in page
+    assert str(made.page.parent) not in page
+    assert "url(" not in re.sub(r'url\("#\$\{name\}"\)', "", page)
+    said = float(re.search(r"(?:One file of|This page \()\s*([\d.]+) (?:MB|kB)", page)[1])
+    real = made.page.stat().st_size / (1e6 if "MB, sounds" in page else 1e3)
+    assert said == pytest.approx(real, rel=0.02)
+
+
+def test_hostile_names_are_text_in_the_markup(made):
+    page = made.page.read_text()
+    outside = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
+    assert "<img" not in outside
+    assert outside.count("&lt;img src=x onerror=alert(1)&gt;") >= 2
+    assert "<b>dance" not in page
+    assert len(re.findall("<script", page)) == len(re.findall("</script>", page))
+
+
+def test_an_interrupted_run_leaves_earlier_clips_whole_and_the_earlier_page(trained, clips, tmp_path, monkeypatch):
+    options = clip_folder.Options(layers=(2,), chosen=(0,), duration=1.0)
+    before = clip_folder.export(trained, clips[:1], tmp_path, options).page.read_bytes()
+    predict, calls = clip_folder._predict, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    monkeypatch.setattr(clip_folder, "_predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clip_folder.export(trained, clips, tmp_path, options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([HOSTILE, "index.html"])
+    assert (tmp_path / HOSTILE / "manifest.json").is_file()
+    assert (tmp_path / "index.html").read_bytes() == before
+
+
+def test_a_page_of_others_is_left_alone(trained, clips, tmp_path):
+    options = clip_folder.Options(layers=(2,), chosen=(0,), duration=1.0)
+    (tmp_path / "index.html").write_text("<p>mine</p>")
+    with pytest.raises(InputError, match=r"was not made by auralise.*--page=none"):
+        clip_folder.export(trained, clips[:1], tmp_path, options)
+    assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
+    made = clip_folder.export(trained, clips[:1], tmp_path, clip_folder.Options((2,), (0,), duration=1.0, page="none"))
+    assert made.page is None
+    assert (tmp_path / "index.html").read_text() == "<p>mine</p>"
+    assert not (made.folders[0] / "page").exists()
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory, clips):
+    """The page of a tagger from elsewhere: log-mel bands, batch norm with statistics of its own, no report."""
+    front = FrontEnd(16000, 512, 256, 1.0, kind="mel", bands=24, power=2, scale="log10")
+    network = Network((Block(maps=4, kernel=(5, 3), norm="before"),), dense=(), classes=14, final="sigmoid")
+    variables = dict(jax.jit(network.init)(jax.random.key(0), jnp.zeros((front.bins, front.clip_frames))))
+    variables["batch_stats"] = {"norm1": {"mean": jnp.ones(4), "var": jnp.full(4, 4.0)}}
+    labels = [f"tag {n}" for n in range(14)]
+    about = {"config": {"source": {"made_by": "somebody", "file": "weights.h5"}}, "report": None}
+    trained = Trained(network, variables, front, labels, tmp_path_factory.mktemp("tagger"), about)
+    options = clip_folder.Options((1,), duration=1.0, reading="mask", method="guided")
+    return trained, clip_folder.export(trained, clips[:1], tmp_path_factory.mktemp("tags"), options)
+
+
+def test_a_twins_batch_norm_stands_as_before_any_training(tagger):
+    trained, _ = tagger
+    front = trained.front_end
+    twin = randomised.twin(trained.network, trained.variables, (front.bins, front.clip_frames), 5)
+    norm = {**twin["params"]["norm1"], **twin["batch_stats"]["norm1"]}
+    for name, want in (("scale", 1), ("bias", 0), ("mean", 0), ("var", 1)):
+        np.testing.assert_array_equal(norm[name], np.full(4, want))
+
+
+def test_the_page_of_a_tagger_has_rows_in_hertz_and_says_what_is_not_known(tagger):
+    trained, made = tagger
+    assert not made.failed
+    page = made.page.read_text()
+    known = json.loads(re.search('id="network">(.*?)</script>', page)[1])
+    np.testing.assert_allclose(known["frequencies"], trained.front_end.frequencies(), atol=1e-3)
+    assert known["layers"]["1"]["true"][1:] == [None, 5]  # mel bands are no Hz
+    assert "comes with no test report" in page
+    assert "How it was trained" not in page
+    assert "log 24 mel bands (energy)" in page
+    inside = embedded(page)
+    clip = json.loads(next(text for name, text in inside.items() if name.endswith("clip.json")))
+    assert sum(clip["prediction"].values()) > 2  # tags are independent: they do not add up to one
+    for name in ("original", "layer1/f000", "layer1/f003.untrained"):
+        text = next(text for n, text in inside.items() if n.endswith(f"{name}.png"))
+        assert Image.open(io.BytesIO(base64.b64decode(text))).size == (trained.front_end.clip_frames, 24)
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------
+
+NO_BROWSER = (
+    "no Chromium was found, so the page was not tried in a browser: install one (Debian: apt-get install chromium) "
+    "and `pip install playwright`, then run `pytest tests/test_page.py`"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        path = None
+    if path is None:
+        pytest.skip(NO_BROWSER)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page that was opened from its file, and everything that must not happen on it."""
+
+    def __init__(self, browser, path: Path, **settings):
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
+        self.context.set_default_timeout(10_000)
+        self.context.add_init_script(
+            "window.started = 0; window.buffers = []; const start = AudioBufferSourceNode.prototype.start;"
+            "AudioBufferSourceNode.prototype.start = function (...a) {"
+            "  window.started++; window.buffers.push(this.buffer); return start.apply(this, a); };"
+        )
+        self.page = self.context.new_page()
+        self.wrong, self.asked = [], []
+        self.page.on("console", lambda m: self.wrong.append(m.text))
+        self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
+        self.page.on("dialog", lambda d: (self.wrong.append(f"dialog {d.message}"), d.dismiss()))
+        self.page.on("request", lambda r: self.asked.append(r.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".card[aria-current=true]")
+
+    def time(self) -> float:
+        return float(self.page.input_value("#seek"))
+
+    def chosen(self) -> int:
+        return int(self.page.get_attribute("#grid .card[aria-current=true]", "data-feature"))
+
+    def order(self) -> list[int]:
+        return [int(c.get_attribute("data-feature")) for c in self.page.query_selector_all("#grid .card")]
+
+    def source(self) -> str:
+        return self.page.input_value("input[name=source]:checked")
+
+    def check(self):
+        outside = [u for u in self.asked if not u.startswith(("file:", "data:", "blob:"))]
+        assert (self.wrong, outside) == ([], [])
+
+
+def until(holds):
+    """Waits until something holds. Playwright's own waiting evaluates text in the page, which the page forbids."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, "it did not come true within 20 seconds"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def visit(browser, made):
+    visit = Visit(browser, made.page)
+    yield visit
+    visit.check()
+    visit.context.close()
+
+
+def test_the_page_opens_by_itself_and_shows_every_feature(visit, made):
+    page = visit.page
+    assert page.inner_text("#clip-name") == HOSTILE
+    assert page.inner_text("[data-clip='1']") == AWKWARD
+    assert page.inner_text("#prediction").count("<b>dance") == 1
+    assert page.locator("img[src='x']").count() == 0
+    assert page.title().startswith(HOSTILE)
+    page.uncheck("#group")
+    for layer, count in ((1, 6), (2, 5)):
+        page.click(f"role=tab[name='Layer {layer}']")
+        assert page.get_attribute(f"role=tab[name='Layer {layer}']", "aria-selected") == "true"
+        assert sorted(visit.order()) == list(range(count))
+        inactive = page.locator("#grid .card.inactive").count()
+        assert page.locator("#grid .card img").count() == count - inactive
+        for image in page.query_selector_all("#grid .card img"):
+            image.scroll_into_view_if_needed()
+            until(lambda i=image: i.evaluate("i => i.complete && i.naturalWidth > 0"))
+    page.click("role=tab[name='Layer 1']")
+    assert visit.order()[-1] == 2  # the inactive one comes last
+    page.click(".card[data-feature='2']")
+    assert page.locator("#feature-plot .blank").is_visible()
+    assert "Inactive" in page.inner_text("#measured")
+    for feature in (0, 1, 3, 4, 5):
+        page.click(f".card[data-feature='{feature}']")
+        assert re.search(r"^r = |^Nothing stands out", page.inner_text("#measured"))
+        assert page.locator("#kernel td").count() == 9
+    page.click("#elsewhere .card")
+    assert page.inner_text("#clip-name") == AWKWARD
+    assert visit.chosen() == 5
+    used = [u for u in visit.asked if u.endswith(".js")]
+    assert not used  # no sound is loaded before it is wanted
+
+
+def test_sounds_decode_in_the_browser_at_their_right_length(visit, made):
+    lengths = visit.page.evaluate(
+        """async ([texts, rate]) => Promise.all(texts.map(async (text) => {
+          const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+          return (await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes.buffer)).length;
+        }))""",
+        [[base64.b64encode(s).decode() for s in sounds(made).values()], FRONT.sample_rate],
+    )
+    assert lengths == [FRONT.clip_samples] * len(sounds(made))
+
+
+def test_keys_do_what_the_page_says(visit):
+    page = visit.page
+    page.uncheck("#group")
+    page.evaluate("document.activeElement.blur()")
+    order = visit.order()
+    assert visit.chosen() == order[0]  # the strongest
+    page.keyboard.press("ArrowRight")
+    assert visit.chosen() == order[1]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert visit.chosen() == order[0]
+    page.set_viewport_size({"width": 560, "height": 800})  # so narrow that there are rows
+    page.keyboard.press("ArrowDown")
+    below = visit.chosen()
+    assert below not in order[:2]
+    page.keyboard.press("ArrowUp")
+    assert visit.chosen() == order[0]
+    for key, name in (("1", "original"), ("3", "rest"), ("4", "untrained"), ("2", "feature")):
+        page.keyboard.press(key)
+        assert visit.source() == name
+    page.keyboard.press("Space")
+    until(lambda: visit.time() > 0.1)
+    assert page.get_attribute("#play", "aria-label") == "Pause"
+    page.keyboard.press("Space")
+    assert page.get_attribute("#play", "aria-label") == "Play"
+    where = visit.time()
+    page.wait_for_timeout(150)
+    assert visit.time() == where
+    page.keyboard.press("l")
+    assert not page.is_checked("#loop")
+    page.keyboard.press("Space")  # plays to the end, once
+    until(lambda: page.get_attribute("#play", "aria-pressed") == "false")
+    assert visit.time() == 0
+    page.keyboard.press("f")
+    assert page.get_attribute("#favourite", "aria-pressed") == "true"
+    page.keyboard.press("n")
+    page.keyboard.type("1 f n")  # letters, not keys
+    assert page.input_value("#note") == "1 f n"
+    assert (page.get_attribute("#favourite", "aria-pressed"), visit.source()) == ("true", "feature")
+    page.keyboard.press("Escape")
+    page.keyboard.press("f")
+    assert page.get_attribute("#favourite", "aria-pressed") == "false"
+
+
+def test_switching_keeps_the_position_and_does_not_start_again(visit):
+    page = visit.page
+    page.uncheck("#group")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Space")
+    until(lambda: visit.time() > 0.2)
+    started = page.evaluate("started")
+    assert started == 4  # the original, the feature, the rest and the twin run together
+    for key in "1324":
+        moved, passed = page.evaluate(
+            """async (key) => {
+              const now = () => [Number(document.getElementById('seek').value), performance.now() / 1000];
+              const frame = () => new Promise(requestAnimationFrame);
+              await frame();
+              const [where, when] = now();
+              document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+              await frame().then(frame);
+              return [(now()[0] - where + 1) % 1, now()[1] - when];
+            }""",
+            key,
+        )
+        assert moved < passed + 0.1  # it went on, over the end of the second that repeats too
+    assert page.evaluate("started") == started
+    assert page.get_attribute("#play", "aria-pressed") == "true"
+    page.keyboard.press("ArrowRight")  # another feature goes on where the last one was
+    until(lambda: page.evaluate("started") == 8)
+    head = page.evaluate("document.querySelector('#feature-plot .head').style.transform")
+    assert re.fullmatch(r"translateX\([\d.]+px\)", head)
+    page.keyboard.press("Space")
+    page.mouse.click(*_inside(page, "#feature-plot .field", 0.75))
+    assert visit.time() == pytest.approx(0.75, abs=0.02)
+    page.click("#moments button >> nth=0")
+    assert visit.time() == pytest.approx(float(page.inner_text("#moments button >> nth=0").split()[0]), abs=0.011)
+
+
+def _inside(page, selector: str, share: float) -> tuple[float, float]:
+    box = page.locator(selector).bounding_box()
+    return box["x"] + share * box["width"], box["y"] + box["height"] / 2
+
+
+def test_feature_and_rest_make_up_the_original_again(visit):
+    page = visit.page
+    row = next(r for r in rows_of(page, 0, 2) if r["feature"] == visit.chosen())
+    page.keyboard.press("Space")
+    until(lambda: page.evaluate("started") == 4)
+    original, feature, rest, twin = np.array(page.evaluate("buffers.map((b) => Array.from(b.getChannelData(0)))"))
+    assert len(original) == FRONT.clip_samples
+    factor, scale = row["rest"]
+    np.testing.assert_allclose(rest / scale + factor * feature, original, atol=1e-6)
+    for sound in (feature, rest, twin):
+        assert sound.any()
+        assert np.abs(sound).max() <= np.abs(original).max() * 1.001
+        assert np.sqrt(np.mean(sound**2)) <= np.sqrt(np.mean(original**2)) * 1.001
+
+
+def rows_of(page, clip: int, layer: int) -> list[dict]:
+    return json.loads(page.locator("script[data-file$='clip.json']").nth(clip).text_content())["layers"][str(layer)][
+        "features"
+    ]
+
+
+def test_favourites_and_notes_survive_a_reload_and_are_exported(visit):
+    page = visit.page
+    feature = visit.chosen()
+    page.keyboard.press("f")
+    page.keyboard.press("n")
+    page.keyboard.type('=SUM(1), "kick" <b>')
+    page.reload()
+    page.wait_for_selector(".card[aria-current=true]")
+    assert visit.chosen() == feature
+    assert page.input_value("#note") == '=SUM(1), "kick" <b>'
+    assert page.get_attribute("#favourite", "aria-pressed") == "true"
+    page.check("#starred")
+    assert visit.order() == [feature]
+    with page.expect_download() as download:
+        page.click("#export")
+    assert download.value.suggested_filename == "favourites.csv"
+    with open(download.value.path(), newline="", encoding="utf-8-sig") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["clip"], row["layer"], row["feature"], row["favourite"]) == (HOSTILE, "2", str(feature), "1")
+    assert row["note"] == '\'=SUM(1), "kick" <b>'  # no formula for a spreadsheet
+    assert 0 < float(row["active_fraction"]) <= 1
+
+
+def test_a_browser_that_keeps_nothing_is_named(browser, made):
+    visit = Visit(browser, made.page)
+    visit.page.add_init_script("Storage.prototype.setItem = () => { throw new Error('denied'); };")
+    visit.page.reload()
+    visit.page.wait_for_selector(".card[aria-current=true]")
+    visit.page.keyboard.press("f")
+    assert "does not keep notes" in visit.page.inner_text("#kept")
+    assert visit.page.get_attribute("#favourite", "aria-pressed") == "true"  # for this visit it holds
+    visit.check()
+    visit.context.close()
+
+
+def test_kinds_open_and_close_and_numbers_sort(visit):
+    page = visit.page
+    page.click("role=tab[name='Layer 1']")
+    grouped = visit.order()
+    for more in range(page.locator(".more").count()):
+        button = page.locator(".more").nth(more)
+        button.click()
+        assert page.locator(".more").nth(more).get_attribute("aria-expanded") == "true"
+    assert sorted(visit.order()) == list(range(6))
+    for more in range(page.locator(".more").count()):
+        page.locator(".more").nth(more).click()
+    assert visit.order() == grouped
+    page.uncheck("#group")
+    page.select_option("#sort", "feature")
+    assert visit.order() == [0, 1, 3, 4, 5, 2]  # inactive last
+    rows = rows_of(page, 0, 1)
+    for key in ("active_fraction", "energy_share", "difference"):
+        page.select_option("#sort", key)
+        values = [next(r[key] for r in rows if r["feature"] == f) for f in visit.order()[:-1]]
+        assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_the_page_without_scrolling_sideways(browser, made, scheme):
+    visit = Visit(browser, made.page, viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True)
+    page = visit.page
+    wide = "document.documentElement.scrollWidth"
+    for layer in (1, 2):
+        page.tap(f"role=tab[name='Layer {layer}']")
+        assert page.evaluate(wide) == 360
+    for more in range(page.locator(".more").count()):
+        page.locator(".more").nth(more).tap()
+    for details in page.query_selector_all("details"):
+        details.evaluate("e => { e.open = true; }")
+    page.locator("#grid .card").nth(1).tap()
+    assert page.evaluate(wide) == 360
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", ground)[:3])) / 3
+    assert (brightness < 64) == (scheme == "dark")
+    visit.check()
+    visit.context.close()
+
+
+def test_everything_has_a_name_for_those_who_do_not_see_it(visit):
+    page = visit.page
+    page.uncheck("#group")
+    page.evaluate("document.activeElement.blur()")
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, textarea, canvas[role=img]')].filter((e) =>
+          !(e.ariaLabel || e.textContent.trim() || [...(e.labels ?? [])].some((l) => l.textContent.trim()))
+        ).map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+    label = page.get_attribute(f".card[data-feature='{visit.chosen()}']", "aria-label")
+    assert re.search(r"Feature \d: active in .* difference from untrained", label)
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#status").startswith("Feature ")
+    page.keyboard.press("3")
+    assert page.inner_text("#status").startswith("The rest")
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_folders_page_says_so_when_it_was_moved_away_from_them(browser, made, tmp_path):
+    if not (made.folders[0] / "page").exists():
+        pytest.skip("a single page has everything inside")
+    shutil.copy(made.page, tmp_path / "index.html")
+    visit = Visit(browser, tmp_path / "index.html")
+    visit.page.wait_for_selector("#feature-plot .blank:visible")
+    assert "missing" in visit.page.inner_text("#feature-plot .blank")
+    visit.page.keyboard.press("Space")
+    until(lambda: "missing" in visit.page.inner_text("#status"))
+    visit.context.close()
+
+
+def test_a_taggers_page_shows_its_bands_and_its_likeliest_tags(browser, tagger):
+    visit = Visit(browser, tagger[1].page)
+    page = visit.page
+    assert page.locator("#prediction .bar").count() == 10
+    assert "likeliest of 14" in page.inner_text("#prediction")
+    assert "mel bands" in page.inner_text("#facts")
+    assert page.inner_text("label:has(input[value=linear])") == "Bands"
+    for axis in ("linear", "log"):
+        page.click(f"label:has(input[value={axis}])")
+        marks = page.locator("#feature-plot .y span")
+        until(lambda marks=marks: marks.count() >= 3)
+        heights = [float(m.get_attribute("style").split(":")[1].strip(" %;")) for m in marks.all()]
+        assert heights == sorted(heights)
+        assert all(0 <= h <= 100 for h in heights)
+    visit.check()
+    visit.context.close()
