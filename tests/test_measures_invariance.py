@@ -218,7 +218,7 @@ def test_memory_bounds_the_number_of_features_at_once(small, monkeypatch):
         groups.append(len(features))
         return jnp.zeros((len(batch), len(features), *batch.shape[1:]))
 
-    monkeypatch.setattr(invariance.deconvolution, "deconvolve", spy)
+    monkeypatch.setattr(invariance.deconvolve, "deconvolve", spy)
     one = 4 * magnitudes.size
     for memory, size in ((1, 1), (2 * one, 2), (4 * one, 3), (100 * one, 6)):
         groups.clear()

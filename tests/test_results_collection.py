@@ -378,7 +378,7 @@ def test_the_command_in_two_processes_and_in_one(songs, swept, free_port, tmp_pa
 
     def start(*arguments):
         # Parts of two songs, so that there is work for two.
-        code = "import sys; from deconv_jax import collection; from deconv_jax.cli import sweep; "
+        code = "import sys; from deconv_jax.results import collection; from deconv_jax.cli import sweep; "
         code += "collection.PART_CLIPS = 4; sys.exit(sweep.main())"
         command = [sys.executable, "-c", code, *flags, *map(str, arguments)]
         return subprocess.Popen(
