@@ -25,7 +25,7 @@ import numpy as np
 
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
-from deconv_jax.system.runtime import cores, end_with_parent
+from deconv_jax.system.runtime import cache_dir, cores, end_with_parent
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -176,9 +176,7 @@ def make_song(genre: str, seed: int, sample_rate: int = SAMPLE_RATE) -> np.ndarr
 
 def default_cache_dir() -> Path:
     """Returns the folder in which this platform keeps caches, for this library."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("deconv_jax"))
+    return cache_dir()
 
 
 def files(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0) -> list[Path]:

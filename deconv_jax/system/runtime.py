@@ -34,14 +34,19 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def cache_dir() -> Path:
+    """The folder in which this platform keeps caches, for this library."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("deconv_jax"))
+
+
 def keep_compiled() -> None:
     """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
     import jax
-    import platformdirs
 
     if not jax.config.values.get("jax_compilation_cache_dir"):
-        folder = Path(platformdirs.user_cache_dir("deconv_jax")) / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import platformdirs
 
 from deconv_jax.errors import InputError
-from deconv_jax.network.file import Trained, load_network
+from deconv_jax.importers import named
+from deconv_jax.network.file import DESCRIPTION, Trained, load_network
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.sound import audio
@@ -125,9 +126,11 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     """Loads a trained network, from wherever the flags of a command say.
 
     Args:
-      workdir: folder of the run; if None, the one that `checkpoint` lies in. The best checkpoint is taken.
+      workdir: folder of the run, whose best checkpoint is taken; a network's name or folder will do as well. If None,
+        the run that `checkpoint` lies in.
       checkpoint: folder of one checkpoint, such as `WORKDIR/checkpoints/best/1230`.
-      network: folder of a network file (`deconv_jax.network.file`), in the place of both.
+      network: a name (`deconv_jax.importers.named`) or the folder of a network file (`deconv_jax.network.file`), in
+        the place of both. A folder of the same name as a network is meant by "./NAME".
 
     Raises:
       InputError: no run, checkpoint or network there, or its arrays do not fit the network that is described.
@@ -136,7 +139,12 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     if network is not None:
         if workdir is not None or checkpoint is not None:
             raise ValueError("--network names weights by itself: leave out --workdir and --checkpoint")
-        return load_network(network)
+        return named.load(network) if str(network) in named.names() else load_network(network)
+    if workdir is not None and checkpoint is None:
+        if str(workdir) in named.names():
+            return named.load(str(workdir))
+        if (Path(workdir) / DESCRIPTION).is_file():
+            return load_network(workdir)
     import orbax.checkpoint as ocp
 
     if workdir is None:
