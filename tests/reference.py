@@ -142,3 +142,40 @@ def deconvolve(blocks, params, magnitude, layer, stats=None, method="deconvnet",
             signal = convolve_back(signal, kernel, block.padding, size, block.conv_stride)
         images.append(signal[..., 0])
     return np.stack(images)
+
+
+def window(name, n_fft):
+    turn = 2 * np.pi * np.arange(n_fft) / n_fft
+    second, third = {"hann": (0.5, 0), "hamming": (0.46, 0), "blackman": (0.5, 0.08)}[name]
+    return 1 - second - third - second * np.cos(turn) + third * np.cos(2 * turn)
+
+
+def frame(samples, centre, taper):
+    """The spectrum of the samples around a centre, zeros beyond both ends, bin by bin."""
+    n_fft = len(taper)
+    around = np.arange(n_fft) + centre - n_fft // 2
+    inside = (around >= 0) & (around < len(samples))
+    piece = np.where(inside, samples[np.clip(around, 0, len(samples) - 1)], 0) * taper
+    turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) / n_fft
+    return np.exp(-2j * np.pi * turns) @ piece
+
+
+def auralise(image, samples, n_fft, hop, name, reading):
+    """The sound of an image (freq, time) of a clip, whose last column's gain goes on to the frame after the clip."""
+    taper, frames = window(name, n_fft), 1 + len(samples) // hop
+    mirrored = np.concatenate([samples, samples[::-1]])
+    spectra = [frame(samples, hop * t, taper) for t in range(frames)]
+    changed = [image[:, t] * (s if reading == "mask" else np.exp(1j * np.angle(s))) for t, s in enumerate(spectra)]
+    if len(samples) % hop:
+        after, last, column = frame(mirrored, hop * frames, taper), spectra[-1], image[:, -1]
+        changed.append(after * (column if reading == "mask" else column / np.abs(last)))
+        if reading == "phase":
+            grown = np.clip(np.linalg.norm(after) / np.linalg.norm(last), 1, 4)
+            changed[-1] *= min(1, grown * np.linalg.norm(column) / np.linalg.norm(changed[-1]))
+    total, norm = (np.zeros(hop * frames + 2 * n_fft) for _ in range(2))
+    for t, spectrum in enumerate(changed):
+        place = slice(hop * t + n_fft // 2, hop * t + n_fft // 2 + n_fft)  # n_fft samples before the clip
+        total[place] += taper * np.fft.irfft(spectrum, n_fft)
+        norm[place] += taper**2
+    clip = slice(n_fft, n_fft + len(samples))
+    return total[clip] / norm[clip]

@@ -56,6 +56,18 @@ def songs(tmp_path_factory):
     return folder
 
 
+def test_the_readmes_example_explains_the_whole_clip(run, tmp_path, monkeypatch):
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "genre3").symlink_to(run)
+    soundfile.write(tmp_path / "song.mp3", tone(5.0, RATE, 220), RATE, format="MP3")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("layer=5", "layer=2"), names)  # the small network has two
+    assert names["sounds"].shape == (3, len(names["waveform"])) == (3, 44100)
+    assert np.isfinite(names["sounds"]).all()
+
+
 def command(name, *arguments, cwd=None, env=None):
     return subprocess.run(
         [sys.executable, ROOT / "bin" / name, *map(str, arguments)],

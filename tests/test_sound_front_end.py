@@ -87,8 +87,7 @@ def test_a_mask_of_ones_and_the_networks_own_input_give_the_original_back(wave, 
             assert np.all(seen > 0)
         lifted = lift(front, image, seen, spectrum, reading)
         sound = auralise(lifted, spectrum, reading, hop=front.hop, length=len(wave), window=front.window)
-        whole = RATE // front.hop * front.hop  # after the last whole hop there is nothing, as in librosa
-        np.testing.assert_allclose(sound[:whole], wave[:whole], atol=1e-4)
+        np.testing.assert_allclose(sound, wave, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mel", "mel, htk, part of the range", "cqt"])

@@ -19,9 +19,7 @@ def test_transform_and_inverse_equal_librosa(rng, samples, n_fft, hop):
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.abs(theirs).max())
     back = np.asarray(istft(jnp.asarray(ours), hop, samples))
     np.testing.assert_allclose(back, librosa.istft(theirs, n_fft=n_fft, hop_length=hop, length=samples), atol=1e-6)
-    inside = samples // hop * hop  # librosa, too, returns zeros where the last whole hop ends
-    np.testing.assert_allclose(back[:inside], wave[:inside], atol=1e-5)
-    assert np.isfinite(back).all()
+    np.testing.assert_allclose(back, wave, atol=1e-5)
 
 
 def test_leading_axes_are_a_batch(rng):

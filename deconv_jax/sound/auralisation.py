@@ -8,6 +8,12 @@
 Both keep the sign of the image: a negative value turns the phase by π. `rectify` sets negative values to zero
 before either reading. An image in mel bands or constant-Q bins is taken to the STFT's bins first, by
 `deconv_jax.sound.front_end.lift`.
+
+A clip seldom ends at a frame's centre. The samples after the last centre lie under one fading window alone, and
+dividing by it would make a click of whatever the image changed. So they get the frame that would follow
+(`deconv_jax.sound.spectrogram.next_frame`), with the last column's gain over the original, D / |STFT| in the phase
+reading, D in the mask reading: the sound ends as loud as it goes on, and an unchanged magnitude, or a mask of ones,
+still gives the original back to its last sample.
 """
 
 from typing import NamedTuple
@@ -16,10 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deconv_jax.sound.spectrogram import istft
+from deconv_jax.sound.spectrogram import istft, next_frame
 
 READINGS = ("phase", "mask")
 GAINS = ("match", "peak", "none")
+
+GROWTH = 4.0
+"""How much louder than the last frame the one after it may be, where the original grows within the last hop."""
 
 
 def auralise(
@@ -40,21 +49,44 @@ def auralise(
       reading: "phase" or "mask"; see the module's text for the formulas.
       rectify: drop negative values.
       hop: samples between frames.
-      length: samples to return; (time - 1) · hop when left out.
+      length: samples of the clip; (time - 1) · hop when left out.
       window: that of the transform.
 
     Returns:
       Waveforms, shape (..., length), with no gain applied. An all-zero image gives silence.
 
     Raises:
-      ValueError: unknown reading.
+      ValueError: unknown reading, or a clip so long has more frames.
     """
     if reading not in READINGS:
         raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
+    frames = stft.shape[-1]
+    if length is not None and length >= hop * frames:
+        raise ValueError(
+            f"length must be below {hop * frames} samples: a clip of {length} has more than {frames} frames"
+        )
     image = jnp.maximum(image, 0) if rectify else image
     stft = stft.reshape((1,) * (image.ndim - stft.ndim) + stft.shape)
     carrier = stft if reading == "mask" else jnp.exp(1j * jnp.angle(stft)).astype(stft.dtype)
-    return istft(image * carrier, hop=hop, length=length, window=window)
+    changed = image * carrier
+    if length is not None and length > hop * (frames - 1):
+        after = next_frame(stft, hop, length, window)
+        after = image[..., -1:] * after if reading == "mask" else _as_the_last(image[..., -1:], stft[..., -1:], after)
+        changed = jnp.concatenate([changed, after], axis=-1)
+    return istft(changed, hop=hop, length=length, window=window)
+
+
+def _as_the_last(image: jax.Array, last: jax.Array, after: jax.Array) -> jax.Array:
+    """The frame `after` with the gain that a column of an image has over its frame, all (..., freq, 1).
+
+    Bins that hold next to nothing have huge gains, and the frame after may hold more: it is made no louder than the
+    column, but for what the original grows, up to `GROWTH`.
+    """
+    tiny, eps = np.finfo(np.float32).tiny, np.finfo(np.float32).eps
+    new, old, column = (jnp.linalg.norm(x, axis=-2, keepdims=True) for x in (after, last, image))
+    changed = image * (after / (jnp.maximum(jnp.abs(last), eps * old) + tiny))
+    most = column * jnp.clip(new / (old + tiny), 1, GROWTH)
+    return changed * jnp.minimum(1, most / (jnp.linalg.norm(changed, axis=-2, keepdims=True) + tiny))
 
 
 class Gained(NamedTuple):

@@ -61,6 +61,10 @@ def istft(spectrum: jax.Array, hop: int = 256, length: int | None = None, window
 
     Returns:
       Real waveform, shape (..., length). Where the windows' squares sum to nothing it is left as it is.
+
+    The transform of a clip comes back exactly, to its last sample. After the last frame's centre that means a
+    division by a window that goes to 0, where a *changed* spectrum comes out thousands of times too loud: give it the
+    frame that follows as well (`next_frame`), as `deconv_jax.sound.auralisation.auralise` does.
     """
     bins, frames = spectrum.shape[-2:]
     n_fft = 2 * (bins - 1)
@@ -76,6 +80,28 @@ def istft(spectrum: jax.Array, hop: int = 256, length: int | None = None, window
     missing = max(0, start + length - waveform.shape[-1])
     waveform = jnp.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(0, missing)])
     return waveform[..., start : start + length]
+
+
+def next_frame(spectrum: jax.Array, hop: int, length: int, window: str = "hann") -> jax.Array:
+    """The frame that would follow a clip's last one, as if the clip went on as its mirror image.
+
+    With it every sample of the clip lies between the centres of two frames, where the windows' squares sum to what
+    they sum to anywhere else. A mirror image goes on without a jump, so the frame has the spectrum of the clip's end.
+
+    Args:
+      spectrum: of the clip, as `stft` gives it, complex, shape (..., freq, time).
+      hop, window: that of the `stft`.
+      length: samples of the clip, more than (time - 1) · hop.
+
+    Returns:
+      Complex, shape (..., freq, 1), centred on sample time · hop.
+    """
+    bins, frames = spectrum.shape[-2:]
+    n_fft = 2 * (bins - 1)
+    few = min(frames, 2 + -(-n_fft // (2 * hop)))  # they hold the end as exactly as all do, and all that it mirrors
+    end = istft(spectrum[..., -few:], hop, length - hop * (frames - few), window)
+    beyond = [(0, 0)] * (end.ndim - 1) + [(0, hop * few + n_fft // 2 - end.shape[-1])]
+    return stft(jnp.pad(end, beyond, mode="symmetric"), n_fft, hop, window)[..., few : few + 1]
 
 
 def _overlap_add(pieces: jax.Array, hop: int) -> jax.Array:
