@@ -231,7 +231,10 @@ def test_works_within_the_users_own_compiled_function(rng):
 @pytest.mark.parametrize("path", ["plain", "winograd"])
 @pytest.mark.parametrize("clips", [1, 5])
 def test_devices_change_nothing(rng, monkeypatch, path, clips):
-    """One device, two or four, for a batch and for a long clip in windows."""
+    """One device, two or four, for a batch and for a long clip in windows, to rounding.
+
+    Batches are of other sizes then, and a processor may add up the products of another size in another order.
+    """
     monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
     network, variables = random_network(SPECS["paper"], (16, 131))
     magnitude = rng.uniform(size=(clips, 16, 131)).astype(np.float32)
@@ -239,5 +242,5 @@ def test_devices_change_nothing(rng, monkeypatch, path, clips):
     assert len(devices) >= 4
     one, *more = (sweep(network, variables, magnitude, 3, path=path, devices=devices[:n]) for n in (1, 2, 4))
     for other in more:
-        for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+        for a, b in zip(other, one, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())

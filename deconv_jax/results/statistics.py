@@ -1,8 +1,8 @@
 """Clips → numbers for every feature, made where the images are: no image leaves its device.
 
 The numbers are those of `deconv_jax.measures.features.measure`, for many clips at once, and the moments at which a
-feature responds most. Clips are shared out over the devices; each device explains its own, so the result of a clip does
-not depend on how many devices there are.
+feature responds most. Clips are shared out over the devices; each device explains its own, so the result of a clip
+depends on how many devices there are by rounding only (batches of other sizes add up in another order).
 """
 
 import functools
