@@ -25,6 +25,8 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v npx >/dev/null; then npx --yes oxlint@1.94.0 --deny-warnings deconv_jax/page/js tests/js; \
+	else echo "no npx was found, so the page's scripts were not linted: install Node.js 20"; fi
 
 pytest: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)

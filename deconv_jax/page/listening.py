@@ -25,6 +25,7 @@ from deconv_jax import __version__
 from deconv_jax.errors import InputError
 from deconv_jax.measures import randomised
 from deconv_jax.network.receptive_field import extents
+from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
 from deconv_jax.sound import audio
 from deconv_jax.training.workdir import Trained, plain
@@ -136,7 +137,7 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
     Returns:
       Path of the page.
     """
-    style, script = source("css/page.css"), source("js/page.js")
+    style, script = source("css/page.css"), joined("page")
     names = [json.loads((clip.root / "clip.json").read_text("utf-8"))["name"] for clip in clips]
     every = [path for clip in clips for path in _files(clip.root)]
     beside = sum(path.stat().st_size for path in every) if mode == "folder" else 0
@@ -183,7 +184,7 @@ def environment() -> Environment:
 
 
 def source(name: str) -> str:
-    """A style or script of the pages, such as "css/page.css"."""
+    """A style of the pages, such as "css/page.css"."""
     return resources.files("deconv_jax.page").joinpath(name).read_text("utf-8")
 
 

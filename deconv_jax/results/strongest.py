@@ -28,6 +28,7 @@ from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.page import listening
+from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results import clip_folder
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
@@ -337,7 +338,7 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
                 "twin_purity": _median(100 * twin_purity),
             }
         )
-    style, script = listening.source("css/page.css") + listening.source("css/top.css"), listening.source("js/top.js")
+    style, script = listening.source("css/page.css") + listening.source("css/top.css"), joined("top")
     skipped = 0
     if (folder.parent / SKIPPED).exists():
         skipped = len(json.loads(pq.read_schema(folder.parent / TABLE).metadata[b"skipped"]))

@@ -1,22 +1,26 @@
-"use strict";
-// Links to sounds play here instead of leaving the page; without this script they still open the sound.
-const player = document.getElementById("player");
-const now = document.getElementById("now");
-let current = null;
+// The strongest clips: links to sounds play here instead of leaving the page; without this script they still open.
+import { $ } from "./dom.mjs";
+import { keyOf } from "./keys.mjs";
 
-function play(link) {
+const player = $("player");
+let current = null;
+const isOriginal = (link) => link.getAttribute("href").startsWith("clips/");
+
+const play = (link) => {
   for (const old of document.querySelectorAll(".playing")) old.classList.remove("playing");
   current = link;
-  for (const same of link.closest(".entry").querySelectorAll("a.sound")) {
+  const entry = link.closest(".entry");
+  for (const same of entry.querySelectorAll("a.sound")) {
     if (same.getAttribute("href") === link.getAttribute("href")) same.classList.add("playing");
   }
-  const entry = link.closest(".entry");
-  const feature = link.closest(".feature");
-  const what = link.getAttribute("href").startsWith("clips/") ? "the original" : feature.querySelector(".name").textContent;
-  now.textContent = `${entry.querySelector(".song").textContent}: ${what}`;
+  const what = isOriginal(link) ? "the original" : link.closest(".feature").querySelector(".name").textContent;
+  $("now").textContent = `${entry.querySelector(".song").textContent}: ${what}`;
   player.src = link.getAttribute("href");
-  player.play().catch(() => { now.textContent = "This sound cannot be played: keep the page beside its folders."; });
-}
+  player.play().catch(() => { // also when another one is wanted before this has begun
+    if (link === current) $("now").textContent = "This sound cannot be played: keep the page beside its folders.";
+  });
+};
+const toggle = () => (player.paused ? player.play() : player.pause());
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a.sound");
@@ -27,15 +31,15 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("select, audio, input") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === " " && current && !event.target.closest("summary, button, a")) {
+  const key = keyOf(event);
+  if (event.target.closest("select, audio, input")) return;
+  if (key === " " && current && !event.target.closest("summary, button, a")) {
     event.preventDefault();
-    if (player.paused) player.play(); else player.pause();
-  } else if (event.key === "n" || event.key === "N") {
-    const next = current && current.closest(".entry").nextElementSibling;
-    const original = current && current.getAttribute("href").startsWith("clips/");
-    const links = next ? [...next.querySelectorAll(".plays a")] : [...document.querySelectorAll("details[open] .plays a")];
-    const link = links[original && next ? 1 : 0];
+    toggle();
+  } else if (key === "n") {
+    const next = current?.closest(".entry").nextElementSibling;
+    const links = (next ?? document).querySelectorAll(next ? ".plays a" : "details[open] .plays a");
+    const link = links[next && isOriginal(current) ? 1 : 0];
     if (link) { play(link); link.focus(); }
   }
 });

@@ -1,0 +1,39 @@
+// Features in an order, in kinds, and what is said of them. A row is what was measured of one feature in one clip.
+import { fixed, percent } from "./text.mjs";
+
+export const better = (sort) => (a, b) =>
+  (sort === "feature" ? 0 : (b[sort] ?? -1) - (a[sort] ?? -1)) || a.feature - b.feature;
+
+// Rows in the order of `sort`, the inactive ones apart: [active, inactive].
+export const sorted = (rows, sort) => [rows.filter((r) => !r.inactive).sort(better(sort)), rows.filter((r) => r.inactive)];
+
+// Sorted rows by kind, the kinds in the order of their best.
+export const kindsOf = (rows) => {
+  const kinds = new Map();
+  for (const r of rows) kinds.set(r.kind, [...(kinds.get(r.kind) ?? []), r]);
+  return kinds;
+};
+
+export const alikeness = (members) => {
+  const r = members.map((m) => m.kind_r).filter((v) => v !== null);
+  return r.length ? `look alike, mean r ${fixed(r.reduce((a, b) => a + b, 0) / r.length)}` : "";
+};
+
+export const described = (r, favourite) => {
+  const mark = favourite ? ", favourite" : "";
+  if (r.inactive) return `Feature ${r.feature}, inactive${mark}`;
+  return `Feature ${r.feature}: active in ${percent(r.active_fraction)} of its map, ${percent(r.energy_share)} of the layer's energy, difference from untrained ${fixed(r.difference)}${mark}`;
+};
+
+// A layer in a few sentences: its rows, what a second untrained network reaches, and how many features it has.
+export const summaryOf = (rows, chance, maps) => {
+  const acting = rows.filter((r) => !r.inactive);
+  if (!acting.length) return "No feature of this layer is active in this clip.";
+  const middle = acting.map((r) => r.difference).sort((a, b) => a - b)[acting.length >> 1];
+  const kinds = new Set(acting.map((r) => r.kind)).size;
+  const named = acting.filter((r) => r.stands_out).length;
+  const of = rows.length < maps ? `the ${rows.length} features chosen` : `${rows.length} features`;
+  return `${acting.length} of ${of} ${acting.length === 1 ? "is" : "are"} active, of ${kinds} ${kinds === 1 ? "kind" : "kinds"}. ` +
+    `Measured names stand out for ${named || "none"}; by the same rule for ${chance.named || "none"} of the ${chance.active} active features of a second untrained network. ` +
+    `Difference from untrained: median ${fixed(middle)}; that network's: ${fixed(chance.difference)}.`;
+};

@@ -1,0 +1,265 @@
+// The listening page: what is chosen, and what each control does with it.
+import { axesOf } from "./axes.mjs";
+import { colourFilters, colourScale } from "./colour.mjs";
+import { stemOf, written } from "./data.mjs";
+import { $, make, say } from "./dom.mjs";
+import { showFeature } from "./feature.mjs";
+import { gridIn } from "./grid.mjs";
+import { listen } from "./keys.mjs";
+import { shelf } from "./marks.mjs";
+import { better, described, summaryOf } from "./order.mjs";
+import { plot } from "./plot.mjs";
+import { player } from "./sound.mjs";
+import { percent } from "./text.mjs";
+
+const SOURCES = ["original", "feature", "rest", "untrained"];
+const { network, clips, picture, sound } = written();
+const kept = shelf(`deconv_jax/${network.id}`, (text) => { $("kept").textContent = text; });
+
+// What is chosen: what the browser remembers, and what begins anew.
+const state = {
+  sort: "energy_share", group: true, shared: true, axis: "linear", loop: true, ...kept.recall("settings", {}),
+  clip: 0, feature: null, starred: false, source: "feature", open: new Set(),
+};
+const keepSettings = ({ layer, sort, group, shared, axis, loop } = state) =>
+  kept.keep("settings", { layer, sort, group, shared, axis, loop });
+const layersOf = (clip) => Object.keys(clip.layers).map(Number);
+const clip = () => clips[state.clip];
+const rowsOf = (index, layer) => clips[index].layers[layer]?.features ?? [];
+const row = () => rowsOf(state.clip, state.layer).find((r) => r.feature === state.feature);
+const markOf = (feature) => kept.markOf(clip().name, state.layer, feature);
+const setMark = (change) => kept.setMark([clip().name, state.layer, state.feature], change);
+
+// Pictures, sound and grid.
+const filter = colourFilters(colourScale(network.colours), network.level);
+const axes = axesOf(network.frequencies, network.rows === "bins");
+const drop = (level) => (state.shared ? Math.min(network.range, Math.round(-level)) : 0);
+const bar = $("scalebar").getContext("2d");
+network.colours.forEach((colour, x) => { bar.fillStyle = colour; bar.fillRect(x, 0, 1, 1); });
+const thumb = (index, r) => {
+  const image = make("img", { alt: "", loading: "lazy", decoding: "async", src: picture(index, stemOf(state.layer, r.feature)) });
+  image.style.filter = filter(drop(r.level));
+  return image;
+};
+
+const sounds = player({
+  rate: network.rate,
+  duration: () => clip().seconds,
+  loop: () => state.loop,
+  gains: () => SOURCES.map((source) => (source === state.source ? 1 : 0)),
+  load: async () => {
+    const [index, stem, { rest }] = [state.clip, stemOf(state.layer, state.feature), row()];
+    const [original, feature, untrained] = await Promise.all(["original", stem, `${stem}.untrained`].map((name) =>
+      sounds.decoded(`${index}/${name}`, () => sound(index, name))));
+    return [original, feature, sounds.mixed(original, feature, rest), untrained];
+  },
+  changed: () => showPlaying(),
+  failed: (error) => {
+    say(`This cannot be played: ${error.message}`);
+    $("time").textContent = "cannot be played";
+  },
+});
+const seek = (seconds) => {
+  sounds.seek(seconds);
+  showTime();
+};
+const [inputPlot, ...plots] = [["input-plot", () => "linear"], ["feature-plot", () => state.axis], ["twin-plot", () => state.axis]].map(([id, axis]) =>
+  plot($(id), { axes, axis, filter, step: network.level, range: network.range, seek }));
+const grid = gridIn($("grid"), {
+  state,
+  rows: () => rowsOf(state.clip, state.layer),
+  starred: (feature) => markOf(feature).favourite,
+  picture: (r) => thumb(state.clip, r),
+  chosen: (...how) => select(...how),
+});
+
+// Showing.
+const showTime = () => {
+  const [now, end] = [sounds.position(), clip().seconds];
+  $("seek").value = now;
+  $("seek").setAttribute("aria-valuetext", `${now.toFixed(1)} of ${end.toFixed(1)} seconds`);
+  $("time").textContent = `${now.toFixed(2)} / ${end.toFixed(2)} s`;
+  for (const each of [inputPlot, ...plots]) each.follow(now / end);
+};
+const tick = () => {
+  showTime();
+  if (sounds.playing()) requestAnimationFrame(tick);
+};
+const showPlaying = () => {
+  Object.assign($("play"), { ariaPressed: sounds.playing(), ariaLabel: sounds.playing() ? "Pause" : "Play" });
+  $("input-play").textContent = sounds.playing() && state.source === "original" ? "Pause" : "Play the original";
+  if (sounds.playing()) requestAnimationFrame(tick);
+  else showTime();
+};
+const showGrid = () => {
+  grid.show();
+  $("summary").textContent = summaryOf(rowsOf(state.clip, state.layer), clip().layers[state.layer].chance, network.layers[state.layer].maps);
+};
+const showScale = () => {
+  $("scale-note").textContent = state.shared ? "0 dB: the loudest of each network's layer" : "0 dB: each picture's own loudest";
+};
+const showChosen = () => {
+  showFeature({ network, clips, state, rowsOf, markOf, address: picture, thumb, drop, plots, top: axes.top, seek, select, choose });
+  grid.mark();
+  showScale();
+  kept.show();
+};
+const showTabs = () => {
+  $("tabs").replaceChildren(...layersOf(clip()).map((layer) => {
+    const [mine, onclick] = [layer === state.layer, () => chooseLayer(layer)];
+    const tab = make("button", { type: "button", role: "tab", textContent: `Layer ${layer}`, tabIndex: mine ? 0 : -1, ariaSelected: mine, onclick });
+    tab.setAttribute("aria-controls", "detail");
+    return tab;
+  }));
+};
+const showPrediction = ({ prediction }) => {
+  const best = Math.max(...Object.values(prediction));
+  const likely = network.labels.length <= 12 ? network.labels : [...network.labels].sort((a, b) => prediction[b] - prediction[a]).slice(0, 10);
+  $("prediction").replaceChildren(...likely.map((label) => make("div", { className: `bar${prediction[label] === best ? " own" : ""}` },
+    make("span", { className: "name", textContent: label }), make("progress", { value: prediction[label], ariaHidden: "true" }),
+    make("span", { className: "value", textContent: percent(prediction[label]) }))),
+  ...(likely.length < network.labels.length ? [make("p", { className: "small muted", textContent: `The ${likely.length} likeliest of ${network.labels.length}.` })] : []));
+};
+
+// Choosing.
+const select = (feature, pressed = false) => {
+  if (feature === state.feature && !pressed) return;
+  const changed = feature !== state.feature;
+  state.feature = feature;
+  showChosen();
+  say(described(row(), markOf(feature).favourite));
+  if (changed && sounds.playing()) sounds.start();
+  if (pressed && matchMedia("(max-width: 56rem)").matches) $("detail").scrollIntoView();
+};
+const firstOf = (layer) => {
+  const rows = rowsOf(state.clip, layer);
+  return (rows.filter((r) => !r.inactive).sort(better(state.sort))[0] ?? rows[0]).feature;
+};
+const choose = (index) => {
+  const [was, where] = [sounds.playing(), sounds.position()];
+  const { name, seconds, read, offset, layers } = clips[index];
+  sounds.stop(where < seconds ? where : 0);
+  state.clip = index;
+  const [first, last] = [layersOf(clip())[0], layersOf(clip()).at(-1)];
+  if (!layers[state.layer]) state.layer = last;
+  if (!row()) state.feature = firstOf(state.layer);
+  $("clip-name").textContent = name;
+  $("clip-facts").textContent = `${+Math.min(read, seconds).toFixed(2)} s${offset ? ` from ${offset} s on` : ""}, as ${first === last ? `layer ${first}` : `layers ${first} to ${last}`} of the network heard it` +
+    (read < seconds - 0.01 ? `; padded with silence to ${seconds.toFixed(2)} s` : "");
+  for (const button of document.querySelectorAll("[data-clip]")) button.ariaPressed = Number(button.dataset.clip) === index;
+  if ($("clip-choice")) $("clip-choice").value = index;
+  showPrediction(clip());
+  $("seek").max = seconds;
+  inputPlot.show({ address: picture(index, "original"), title: "Spectrogram", label: `Spectrogram of ${name}`, length: seconds });
+  showTabs();
+  showGrid();
+  showChosen();
+  showTime();
+  if (was) sounds.start();
+};
+const chooseLayer = (layer) => {
+  state.layer = layer;
+  state.feature = firstOf(layer);
+  keepSettings();
+  showTabs();
+  showGrid();
+  showChosen();
+  if (sounds.playing()) sounds.start();
+  say(`Layer ${layer}. ${$("summary").textContent}`);
+};
+const hear = (source) => {
+  state.source = source;
+  sounds.hear();
+  for (const input of document.getElementsByName("source")) input.checked = input.value === source;
+  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin" }[source]);
+};
+const repeat = (loop) => {
+  sounds.repeat(loop);
+  state.loop = loop;
+  $("loop").checked = loop;
+  keepSettings();
+};
+const favourite = () => {
+  const now = !markOf(state.feature).favourite;
+  setMark({ favourite: now });
+  showGrid();
+  showChosen();
+  say(now ? `Feature ${state.feature} is a favourite` : `Feature ${state.feature} is no favourite any more`);
+};
+
+// Controls.
+const on = (id, event, then) => $(id)?.addEventListener(event, then);
+const tool = (id, after) => {
+  const kind = $(id).type === "checkbox" ? "checked" : "value";
+  $(id)[kind] = state[id];
+  on(id, "change", () => {
+    state[id] = $(id)[kind];
+    keepSettings();
+    after();
+  });
+};
+tool("sort", () => { showGrid(); showChosen(); });
+tool("group", showGrid);
+tool("starred", showGrid);
+tool("shared", () => {
+  showGrid();
+  plots[0].relevel(drop(row().level));
+  plots[1].relevel(drop(row().untrained_level));
+  showScale();
+});
+for (const input of document.getElementsByName("axis")) {
+  input.checked = input.value === state.axis;
+  input.addEventListener("change", () => {
+    state.axis = input.value;
+    keepSettings();
+    for (const each of plots) each.draw();
+  });
+}
+for (const button of document.querySelectorAll("[data-clip]")) button.addEventListener("click", () => choose(Number(button.dataset.clip)));
+on("clip-choice", "change", (event) => choose(Number(event.target.value)));
+on("tabs", "keydown", (event) => {
+  const turn = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!turn) return;
+  event.preventDefault();
+  const layers = layersOf(clip());
+  chooseLayer(layers.at((layers.indexOf(state.layer) + turn) % layers.length));
+  $("tabs").querySelector('[aria-selected="true"]').focus();
+});
+on("favourite", "click", favourite);
+on("previous", "click", () => grid.move("ArrowLeft", false));
+on("next", "click", () => grid.move("ArrowRight", false));
+on("note", "input", () => setMark({ note: $("note").value }));
+on("export", "click", () => {
+  const address = URL.createObjectURL(new Blob([kept.table(clips)], { type: "text/csv" }));
+  make("a", { href: address, download: "favourites.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+});
+on("play", "click", sounds.toggle);
+on("input-play", "click", () => {
+  const pausing = sounds.playing() && state.source === "original";
+  hear("original");
+  if (pausing || !sounds.playing()) sounds.toggle();
+  else showPlaying();
+});
+for (const input of document.getElementsByName("source")) input.addEventListener("change", () => { hear(input.value); showPlaying(); });
+on("seek", "input", () => seek(Number($("seek").value)));
+$("loop").checked = state.loop;
+on("loop", "change", () => repeat($("loop").checked));
+listen({
+  toggle: sounds.toggle,
+  move: grid.move,
+  hear: (number) => { hear(SOURCES[number]); showPlaying(); },
+  favourite,
+  note: () => { $("note").focus(); $("note").scrollIntoView({ block: "nearest" }); },
+  repeat: () => repeat(!state.loop),
+  leave: grid.focus,
+});
+kept.watch(() => {
+  showGrid();
+  if (document.activeElement !== $("note")) showChosen();
+});
+
+if (!clip().layers[state.layer]) state.layer = layersOf(clip()).at(-1);
+state.feature = firstOf(state.layer);
+keepSettings();
+choose(0);

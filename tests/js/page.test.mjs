@@ -1,0 +1,139 @@
+// The parts of the page's script that need no page.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { axesOf } from "../../deconv_jax/page/js/axes.mjs";
+import { colourScale } from "../../deconv_jax/page/js/colour.mjs";
+import { factsOf, measuredOf, sizeOf } from "../../deconv_jax/page/js/feature.mjs";
+import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
+import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
+import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
+import { placeAt, restOf } from "../../deconv_jax/page/js/sound.mjs";
+import { csv, fixed, hertz, percent, steps } from "../../deconv_jax/page/js/text.mjs";
+
+const near = (found, wanted, within = 1e-9) => assert.ok(Math.abs(found - wanted) <= within, `${found}, not ${wanted}`);
+
+test("numbers as people read them", () => {
+  assert.deepEqual([0, 0.0004, 0.0123, 0.0994, 0.0996, 1].map(percent), ["0", "<0.1", "1.2", "9.9", "10", "100"].map((v) => `${v}\u202f%`));
+  assert.deepEqual([null, -0.456, 2].map((v) => fixed(v)), ["–", "−0.46", "2.00"]);
+  assert.deepEqual([999.6, 1234].map(hertz), ["1000\u00a0Hz", "1.23\u00a0kHz"]);
+  assert.deepEqual(steps(4, 5), [0, 1, 2, 3, 4]);
+  assert.deepEqual(steps(5512.5, 6), [0, 1000, 2000, 3000, 4000, 5000]);
+  assert.equal(steps(0.3, 5).length, 4); // 0.3 / 0.1 is a little less than 3
+});
+
+test("CSV keeps quotes and line ends, and no cell is a formula", () => {
+  assert.equal(csv([["=1+1", 'a "b"', -1, null], ["x\ny", "-2", 0, undefined]]), '\ufeff"\'=1+1","a ""b""","-1",""\r\n"x\ny","\'-2","0",""\r\n');
+});
+
+test("frequencies have one place, on either axis, for rows that are even or not", () => {
+  const [even, mel] = [Array.from({ length: 257 }, (_, n) => 21.5 * n), [40, 100, 190, 330, 560, 900, 1500]];
+  for (const [rows, flat] of [[even, true], [mel, false]]) {
+    const { top, frequencyAt, heightOf, lineOf, marked } = axesOf(rows, flat);
+    rows.forEach((f, n) => {
+      near(heightOf(f, "linear"), (n + 0.5) / rows.length); // the middle of its row
+      assert.equal(lineOf(f), rows.length - 1 - n); // pictures are drawn from above
+    });
+    near(heightOf(top, "linear"), 1);
+    near(heightOf(top, "log"), 1);
+    for (const axis of ["linear", "log"]) {
+      for (const height of [0, 0.2, 0.77, 1]) near(heightOf(frequencyAt(height, axis), axis), height);
+      const places = marked(axis).map((f) => heightOf(f, axis));
+      assert.ok(places.length >= 3);
+      places.slice(1).forEach((place, n) => assert.ok(place - places[n] > 0.06));
+    }
+    assert.deepEqual([lineOf(-50), lineOf(1e6)], [rows.length - 1, 0]);
+  }
+});
+
+test("colours lie between their neighbours and end at the first and last", () => {
+  const at = colourScale(["#000000", "#204060", "#ffffff"]);
+  assert.deepEqual(at(0.5), [16, 32, 48]);
+  assert.deepEqual([at(-3), at(9)], [[0, 0, 0], [255, 255, 255]]);
+});
+
+const row = (feature, kind, energy_share, more = {}) =>
+  ({ feature, kind, energy_share, active_fraction: 0.5, difference: energy_share, kind_r: null, inactive: 0, stands_out: false, ...more });
+const rows = [row(0, 2, 0.1), row(1, 1, 0.2), row(2, -1, 0, { inactive: 1, difference: null }), row(3, 1, 0.6), row(4, 2, 0.1, { stands_out: true })];
+
+test("features stand in the order asked for, equal ones by number, inactive ones apart", () => {
+  const order = (sort) => sorted(rows, sort).map((some) => some.map((r) => r.feature));
+  assert.deepEqual(order("energy_share"), [[3, 1, 0, 4], [2]]);
+  assert.deepEqual(order("feature"), [[0, 1, 3, 4], [2]]);
+  assert.deepEqual([...rows].sort(better("difference")).map((r) => r.feature), [3, 1, 0, 4, 2]); // unknown ones last
+  assert.deepEqual(rows.map((r) => r.feature), [0, 1, 2, 3, 4]); // the rows themselves stay
+  assert.deepEqual(Array.from(kindsOf(sorted(rows, "energy_share")[0]), ([kind, some]) => [kind, some.map((r) => r.feature)]), [[1, [3, 1]], [2, [0, 4]]]);
+  assert.equal(alikeness([{ kind_r: 0.8 }, { kind_r: null }, { kind_r: 0.9 }]), "look alike, mean r 0.85");
+  assert.equal(alikeness([{ kind_r: null }]), "");
+});
+
+test("what is said of features and layers", () => {
+  assert.equal(described(rows[2], true), "Feature 2, inactive, favourite");
+  assert.match(described(rows[3], false), /^Feature 3: active in 50\u202f% of its map, 60\u202f% of the layer's energy, difference from untrained 0.60$/);
+  const chance = { active: 5, named: 0, difference: 0.3 };
+  assert.equal(summaryOf(rows, chance, 5), "4 of 5 features are active, of 2 kinds. Measured names stand out for 1; by the same rule for none of the 5 active " +
+    "features of a second untrained network. Difference from untrained: median 0.20; that network's: 0.30.");
+  assert.match(summaryOf(rows.slice(2, 4), chance, 5), /^1 of the 2 features chosen is active, of 1 kind\./);
+  assert.equal(summaryOf([rows[2]], chance, 5), "No feature of this layer is active in this clip.");
+});
+
+test("what is measured of one feature", () => {
+  const r = { ...rows[3], descriptor: "loudness", descriptor_r: -0.5, descriptor_r_untrained: 0.25, bass_share: 0.25, mid_share: 0.5, treble_share: 0.25,
+    difference_signed: 0.5, explained: 0.1, negative_share: 0.2, centroid_hz: null };
+  assert.deepEqual(measuredOf({ ...r, stands_out: true })[0], "r = −0.50 with loudness");
+  assert.deepEqual(measuredOf(r), ["Nothing stands out", " beside the untrained twin: at most r = −0.50 with loudness, where the twin's layer reaches 0.25"]);
+  assert.deepEqual(measuredOf({ inactive: 1 }), ["", "Inactive: no part of this clip activates it."]);
+  assert.deepEqual([sizeOf([0.093, 86.1, 4], "bins"), sizeOf([1.5, null, 5], "mel bands")], ["93\u00a0ms × 86\u00a0Hz", "1.50\u00a0s × 5\u00a0mel bands"]);
+  const facts = (printed) => factsOf(r, { printed, true: [1, 100, 5] }, { difference: 0.3, difference_signed: 0.4 }, "phase", "bins");
+  assert.deepEqual(facts([1, 50, 3]).map(([term]) => term), ["Activity", "Share of energy", "Difference", "Effective size", "Receptive field", "The rest", "Negative values", "Centroid"]);
+  assert.equal(facts(null).length, 7);
+  assert.ok(facts(null).flat().every((text) => typeof text === "string" && !/undefined|NaN/.test(text)));
+});
+
+test("a sound repeats or ends, and the rest is what is left", () => {
+  assert.deepEqual([placeAt(3, 1.5, 4, true), placeAt(3, 1.5, 4, false), placeAt(1, -0.1, 4, true)], [0.5, 4, 1]);
+  assert.deepEqual(restOf(Float32Array.of(1, 2, 3), Float32Array.of(2, 2), [0.5, 0.25]), Float32Array.of(0, 0.25, 0.75));
+});
+
+test("marks: changed one by one, written as a table, other windows' kept", () => {
+  const one = changed({}, "a", { favourite: true });
+  const two = changed(one, "b", { note: "hi" });
+  assert.deepEqual(two, { a: { favourite: true, note: "" }, b: { favourite: false, note: "hi" } });
+  assert.deepEqual(changed(two, "a", { favourite: false }), { b: { favourite: false, note: "hi" } });
+  assert.deepEqual(Object.keys(changed(two, "a", { note: "x" })), ["a", "b"]); // in the order in which they came
+  assert.deepEqual(one, { a: { favourite: true, note: "" } });
+  const table = tableOf({ '["bach",2,3]': { favourite: true, note: "=n" }, '["gone",1,0]': { favourite: false, note: "x" } }, [{ name: "bach", layers: { 2: { features: rows } } }]);
+  assert.match(table.split("\r\n")[1], /^"bach","2","3","1","'=n","0.5","0.6"/);
+  assert.match(table.split("\r\n")[2], /^"gone","1","0","0","x","",/);
+
+  const held = new Map();
+  globalThis.localStorage = { getItem: (name) => held.get(name) ?? null, setItem: (name, value) => held.set(name, value) };
+  const said = [];
+  const [mine, other] = [shelf("n", (text) => said.push(text)), shelf("n", () => {})];
+  other.setMark(["c", 1, 2], { favourite: true });
+  mine.setMark(["c", 1, 3], { note: "mine" });
+  assert.deepEqual([mine.markOf("c", 1, 2).favourite, mine.markOf("c", 1, 3).note, said.at(-1).slice(0, 8)], [true, "mine", "2 marked"]);
+  globalThis.localStorage.setItem = () => { throw new Error("denied"); };
+  mine.setMark(["c", 1, 3], { favourite: true });
+  assert.match(said.at(-1), /does not keep/);
+  assert.ok(mine.markOf("c", 1, 3).favourite); // for this visit it holds
+  delete globalThis.localStorage;
+});
+
+test("keys mean what the page says, and leave the browser its own", () => {
+  const on = (...selectors) => ({ matches: (asked) => asked.split(", ").some((s) => selectors.includes(s)) });
+  const body = on();
+  const event = (key, more = {}) => ({ key, ctrlKey: false, metaKey: false, altKey: false, defaultPrevented: false, ...more });
+  assert.deepEqual([event("F"), event("ArrowUp"), event("f", { ctrlKey: true }), event("f", { defaultPrevented: true })].map(keyOf), ["f", "ArrowUp", null, null]);
+  const means = { " ": ["toggle"], ArrowLeft: ["move", "ArrowLeft"], 1: ["hear", 0], 4: ["hear", 3], f: ["favourite"], n: ["note"], l: ["repeat"] };
+  for (const [key, action] of Object.entries(means)) assert.deepEqual(actionOf(key, body), action);
+  for (const key of ["0", "5", "x", "Enter", "constructor", null]) assert.equal(actionOf(key, body), null);
+  for (const key of Object.keys(means)) {
+    assert.equal(actionOf(key, on("textarea")), null);
+    assert.equal(actionOf(key, on("select")), null);
+  }
+  assert.deepEqual(actionOf("Escape", on("textarea")), ["leave"]);
+  assert.equal(actionOf(" ", on("button:focus-visible:not(.card)")), null);
+  assert.equal(actionOf("ArrowLeft", on("[role=tab]")), null);
+  assert.notEqual(actionOf(" ", body, true)[0], "toggle"); // held down: once
+});
