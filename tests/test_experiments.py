@@ -10,7 +10,7 @@ from test_cli import command, fails, run  # noqa: F401  # the tiny network is a 
 
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import claims, figures, signals
-from deconv_jax.measures import features, kernels
+from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
 from deconv_jax.network import receptive_field
@@ -77,10 +77,10 @@ def test_distinct_features_are_strong_and_unlike():
     correlation[1, 2] = correlation[2, 1] = 0.99
     correlation[1, 4] = correlation[4, 1] = -0.5
     # Candidates are the strongest quarter, at least `count`: 1, 2 and 3 here; 3 is least like 1, then 2 is left.
-    assert features.distinct(activity, correlation, 3).tolist() == [1, 3, 2]
-    assert features.distinct(activity, correlation, 4).tolist()[:3] == [1, 3, 4]
-    assert features.distinct(activity, correlation, 9).tolist() == [1, 3, 5, 4, 2]  # 0 is inactive
-    assert features.distinct(np.zeros(4), np.full((4, 4), np.nan), 2).tolist() == []
+    assert likeness.distinct(activity, correlation, 3).tolist() == [1, 3, 2]
+    assert likeness.distinct(activity, correlation, 4).tolist()[:3] == [1, 3, 4]
+    assert likeness.distinct(activity, correlation, 9).tolist() == [1, 3, 5, 4, 2]  # 0 is inactive
+    assert likeness.distinct(np.zeros(4), np.full((4, 4), np.nan), 2).tolist() == []
 
 
 # --- signals --------------------------------------------------------------------------------

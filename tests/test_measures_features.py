@@ -6,6 +6,7 @@ from PIL import Image
 
 from deconv_jax.measures import features
 from deconv_jax.pictures import spectrograms
+from deconv_jax.sound import levels
 
 FREQUENCIES = np.array([0.0, 100.0, 1000.0, 3000.0])
 
@@ -34,8 +35,8 @@ def test_measures_of_planted_features():
 
 
 def test_levels_share_one_reference():
-    np.testing.assert_allclose(spectrograms.decibels(np.array([1.0, -0.1, 0.0]), 1.0), [0, -20, -spectrograms.RANGE_DB])
-    np.testing.assert_allclose(spectrograms.decibels(np.zeros(2), 0.0), -spectrograms.RANGE_DB)
+    np.testing.assert_allclose(levels.decibels(np.array([1.0, -0.1, 0.0]), 1.0), [0, -20, -levels.RANGE_DB])
+    np.testing.assert_allclose(levels.decibels(np.zeros(2), 0.0), -levels.RANGE_DB)
 
 
 @pytest.mark.parametrize("features", [1, 7, 9])

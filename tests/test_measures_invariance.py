@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deconv_jax.deconvolution.deconvolve import deconvolve
-from deconv_jax.measures import invariance
+from deconv_jax.measures import intervals, invariance, likeness
 from deconv_jax.music import stimuli
 from deconv_jax.network.model import Network, initial_variables
 from deconv_jax.network.spec import Block
@@ -41,7 +41,7 @@ def test_correlation_matrix_is_numpys(rng):
     images = rng.normal(3.0, 1.0, (6, 9, 7)).astype(np.float32) * np.array([1e-12, 1, 1e6, 1, 1, 1])[:, None, None]
     images[3] = 0
     images[4] = 2.5
-    found = invariance.correlation_matrix(images)
+    found = likeness.correlation_matrix(images)
     there = [0, 1, 2, 5]
     want = np.corrcoef(images[there].astype(np.float64).reshape(4, -1))
     np.testing.assert_allclose(found[np.ix_(there, there)], want, atol=2e-6)
@@ -156,7 +156,7 @@ def test_bootstrap_draws_are_weighted_means_and_equal_pairs_have_no_spread(rng):
             assert np.isnan(draw)
     same = invariance.bootstrap(np.full((2, len(pairs["a"])), 0.25, np.float32), weights["a"])
     np.testing.assert_allclose(same[np.isfinite(same)], 0.25)
-    assert invariance.interval(np.full(5, np.nan)) == pytest.approx((np.nan, np.nan), nan_ok=True)
+    assert intervals.interval(np.full(5, np.nan)) == pytest.approx((np.nan, np.nan), nan_ok=True)
 
 
 def test_a_pair_counts_as_often_as_its_levels_were_drawn():
@@ -202,9 +202,9 @@ def test_intervals_cover_a_known_value(attribute):
             value += both / np.sqrt(2) if name == attribute else effect[index[:, 0]]
         signal = rng.normal(0, 0.1, len(attributes))
         value += signal[index].sum(axis=1) / np.sqrt(2)
-        low, high = invariance.interval(invariance.bootstrap(value[None], weights))
+        low, high = intervals.interval(invariance.bootstrap(value[None], weights))
         covered += low <= 0.5 <= high
-        low, high = invariance.interval(invariance.bootstrap(value[None], independent))
+        low, high = intervals.interval(invariance.bootstrap(value[None], independent))
         naive += low <= 0.5 <= high
     assert 0.83 < covered / repeats <= 1
     assert naive / repeats < 0.6

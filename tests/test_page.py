@@ -18,7 +18,7 @@ from PIL import Image
 from test_sound_audio import tone
 
 from deconv_jax.errors import InputError
-from deconv_jax.measures import descriptors, features, randomised
+from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.page import listening
@@ -58,24 +58,24 @@ def test_pictures_correlate_as_numpy_says_and_constant_ones_with_nothing(rng):
     images = rng.normal(size=(4, 6, 30)).astype(np.float32)
     images[3] = 0
     images[2] = -3 * images[0]
-    levels, signed = (features.standardised(images, levels=flag) for flag in (True, False))
+    levels, signed = (likeness.standardised(images, levels=flag) for flag in (True, False))
     r = signed @ signed.T
     np.testing.assert_allclose(r[:3, :3], np.corrcoef(images[:3].reshape(3, -1)), atol=1e-5)
     np.testing.assert_allclose(r[0, 2], -1, atol=1e-5)
     np.testing.assert_allclose((levels @ levels.T)[0, 2], 1, atol=1e-5)  # a picture leaves sign and gain out
     assert not signed[3].any()
     assert not levels[3].any()
-    assert features.standardised(rng.normal(size=(1, 2, 5000)), levels=True).shape == (1, 2 * 1000)
+    assert likeness.standardised(rng.normal(size=(1, 2, 5000)), levels=True).shape == (1, 2 * 1000)
 
 
 def test_rows_correlate_as_numpy_says_and_constant_ones_with_nothing(rng):
     rows, others = rng.normal(size=(3, 50)), 1e-8 * rng.normal(size=(2, 50)) + 5
     rows[1] = 7.0
     want = np.corrcoef(rows[[0, 2]], others)[:2, 2:]
-    found = features.row_correlations(rows, others)
+    found = likeness.correlations(rows, others)
     np.testing.assert_allclose(found[[0, 2]], want, atol=1e-6)
     assert not found[1].any()
-    assert not features.row_correlations(np.zeros((2, 5)), np.zeros((3, 5))).any()
+    assert not likeness.correlations(np.zeros((2, 5)), np.zeros((3, 5))).any()
 
 
 def test_look_alikes_become_one_kind_and_inactive_ones_none(rng):
@@ -84,20 +84,20 @@ def test_look_alikes_become_one_kind_and_inactive_ones_none(rng):
     images = np.stack([bases[b] * rng.uniform(0.8, 1.25, (20, 30)) * 10.0**k for k, b in enumerate(planted)])
     images[1] *= -1
     images = np.concatenate([images, np.zeros((1, 20, 30))])
-    number, alike = features.kinds(features.standardised(images, levels=True))
+    number, alike = likeness.kinds(likeness.standardised(images, levels=True))
     np.testing.assert_array_equal(number[[0, 1, 4]], 1)  # the largest kind is the first
     np.testing.assert_array_equal(number[[2, 5]], 2)
     assert (number[3], number[6]) == (3, -1)
-    assert np.all(alike[[0, 1, 2, 4, 5]] > features.ALIKE)
+    assert np.all(alike[[0, 1, 2, 4, 5]] > likeness.ALIKE)
     assert np.all(np.isnan(alike[[3, 6]]))
 
 
 def test_there_are_a_dozen_kinds_at_most(rng):
-    number, alike = features.kinds(features.standardised(rng.normal(size=(40, 10, 10)), levels=True))
-    assert set(number) == set(range(1, features.KINDS + 1))
-    assert np.nanmax(alike) < features.ALIKE  # joined because there were too many, and they say so
-    one, _ = features.kinds(features.standardised(rng.normal(size=(1, 10, 10)), levels=True))
-    none, _ = features.kinds(np.zeros((2, 10), np.float32))
+    number, alike = likeness.kinds(likeness.standardised(rng.normal(size=(40, 10, 10)), levels=True))
+    assert set(number) == set(range(1, likeness.KINDS + 1))
+    assert np.nanmax(alike) < likeness.ALIKE  # joined because there were too many, and they say so
+    one, _ = likeness.kinds(likeness.standardised(rng.normal(size=(1, 10, 10)), levels=True))
+    none, _ = likeness.kinds(np.zeros((2, 10), np.float32))
     np.testing.assert_array_equal(one, [1])
     np.testing.assert_array_equal(none, [-1, -1])
 
@@ -105,9 +105,9 @@ def test_there_are_a_dozen_kinds_at_most(rng):
 def test_strongest_moments_are_peaks_kept_apart():
     envelope = np.zeros(50)
     envelope[[0, 10, 12, 30, 49]] = [3, 5, 4, 1, 2]
-    np.testing.assert_array_equal(features.moments(envelope, 9, 5), [10, 0, 49, 30])
-    np.testing.assert_array_equal(features.moments(envelope, 2, 5), [10, 0])
-    assert features.moments(np.zeros(50), 3, 5).size == 0
+    np.testing.assert_array_equal(features.envelope_peaks(envelope, 9, 5), [10, 0, 49, 30])
+    np.testing.assert_array_equal(features.envelope_peaks(envelope, 2, 5), [10, 0])
+    assert features.envelope_peaks(np.zeros(50), 3, 5).size == 0
 
 
 def test_descriptors_follow_what_they_are_named_after(rng):
@@ -136,7 +136,7 @@ def test_descriptors_of_silence_are_numbers_that_correlate_with_nothing(frames):
     front = FrontEnd()
     series = np.stack(list(descriptors.describe(np.zeros((front.bins, frames)), front).values()))
     assert np.isfinite(series).all()
-    assert not features.row_correlations(np.random.default_rng(0).normal(size=(2, frames)), series).any()
+    assert not likeness.correlations(np.random.default_rng(0).normal(size=(2, frames)), series).any()
 
 
 def test_a_name_stands_out_only_above_the_whole_layer_of_the_untrained_twin(rng):
@@ -157,7 +157,7 @@ def test_a_name_stands_out_only_above_the_whole_layer_of_the_untrained_twin(rng)
     assert found.r[2] == 0
     np.testing.assert_allclose(
         found.r_untrained[:2],
-        np.abs(features.row_correlations(features.envelopes(twin), series)).max(axis=0),
+        np.abs(likeness.correlations(features.envelopes(twin), series)).max(axis=0),
     )
     assert (found.chance["active"], found.chance["named"]) == (1, 1)
     assert np.isnan(found.difference[2])

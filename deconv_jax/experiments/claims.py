@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deconv_jax.measures.invariance import interval
+from deconv_jax.measures.intervals import interval
 
 SIMILAR = 0.1
 """Mean correlations within this of each other are called similar; the paper gives no number."""

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deconv_jax.measures import kernels
-from deconv_jax.measures.features import RANGE_DB, decibels
 from deconv_jax.measures.invariance import Average
 from deconv_jax.network import receptive_field
 from deconv_jax.pictures.spectrograms import frequency_axis, png
+from deconv_jax.sound.levels import RANGE_DB, decibels
 
 DPI = 150
 

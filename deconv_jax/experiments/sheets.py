@@ -11,7 +11,7 @@ from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import figures, output
 from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
-from deconv_jax.measures import features, invariance
+from deconv_jax.measures import features, likeness
 from deconv_jax.results import clip_folder
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
@@ -109,7 +109,7 @@ def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[s
 
 def _row(number: int, measures: features.Measures, index: int, image, initial, seen, called: str) -> dict:
     """One feature and excerpt, with how much of its image an untrained network shows, and the input itself."""
-    alike = invariance.correlation_matrix(np.stack([image, initial, seen]))
+    alike = likeness.correlation_matrix(np.stack([image, initial, seen]))
     other = called.replace(" ", "_")
     return {
         "feature": number,
@@ -129,5 +129,5 @@ def _choose(trained: Trained, inputs: np.ndarray, layer: int, count: int) -> np.
         images = np.asarray(deconvolve.deconvolve(trained.network, trained.variables, seen, layer))
         energy = np.sum(images**2, axis=(1, 2), dtype=np.float64)
         shares.append(energy / (energy.sum() or 1.0))
-        alike.append(np.nan_to_num(invariance.correlation_matrix(images)))
-    return features.distinct(np.mean(shares, axis=0), np.mean(alike, axis=0), count)
+        alike.append(np.nan_to_num(likeness.correlation_matrix(images)))
+    return likeness.distinct(np.mean(shares, axis=0), np.mean(alike, axis=0), count)

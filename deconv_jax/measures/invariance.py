@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.measures.features import RANGE_DB
+from deconv_jax.measures import likeness
 from deconv_jax.network.model import Network
+from deconv_jax.sound.levels import RANGE_DB
 
 VIEWS = ("linear", "decibel", "mask")
 
@@ -55,19 +56,6 @@ def pairs(attributes: Sequence[dict[str, str]]) -> dict[str, np.ndarray]:
         if some:
             found[name] = np.array(some)
     return found
-
-
-def correlation_matrix(images) -> np.ndarray:
-    """Pearson correlation, over pixels, between all images of a stack.
-
-    Args:
-      images: shape (signals, freq, time).
-
-    Returns:
-      Shape (signals, signals), float32, as `numpy.corrcoef` of the flattened images; NaN in the rows and columns of
-      images without variance.
-    """
-    return _correlate(np.asarray(_centred(jnp.asarray(images, jnp.float32))))
 
 
 def feature_correlations(
@@ -119,7 +107,7 @@ def feature_correlations(
             stack[:, first : first + batch] = rows.swapaxes(0, 1)
             advance(len(rows) * len(group))
         for index, feature in enumerate(group):
-            found[feature] = _correlate(stack[index])[pairs[:, 0], pairs[:, 1]]
+            found[feature] = likeness.correlation_matrix(stack[index])[pairs[:, 0], pairs[:, 1]]
     return found
 
 
@@ -131,7 +119,7 @@ def input_correlations(magnitudes: np.ndarray, pairs: np.ndarray, view: str = "l
     """
     _check_view(view)
     rows = [np.asarray(_view(m[None], m[None], view))[0] for m in jnp.asarray(magnitudes, jnp.float32)]
-    return _correlate(np.stack(rows))[pairs[:, 0], pairs[:, 1]][None]
+    return likeness.correlation_matrix(np.stack(rows))[pairs[:, 0], pairs[:, 1]][None]
 
 
 def _check_view(view: str) -> None:
@@ -141,7 +129,7 @@ def _check_view(view: str) -> None:
 
 @functools.partial(jax.jit, static_argnames="view")
 def _view(images, magnitudes, view: str):
-    """(…, freq, time) → rows of zero mean, (…, pixels)."""
+    """(…, freq, time) → rows, (…, pixels)."""
     if view == "mask":
         images = images * magnitudes
     if view == "decibel":
@@ -149,28 +137,7 @@ def _view(images, magnitudes, view: str):
         largest = jnp.max(size, axis=(-2, -1), keepdims=True)
         floor = 10 ** (-RANGE_DB / 20)
         images = 20 * jnp.log10(jnp.maximum(size / jnp.where(largest > 0, largest, 1), floor))
-    return _centred(images)
-
-
-@jax.jit
-def _centred(images):
-    rows = images.reshape(*images.shape[:-2], -1)
-    largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
-    rows = rows / jnp.where(largest > 0, largest, 1)  # squares of very weak images would vanish
-    rows = rows - jnp.mean(rows, axis=-1, keepdims=True)
-    return rows - jnp.mean(rows, axis=-1, keepdims=True)  # what rounding left of the mean
-
-
-def _correlate(rows: np.ndarray) -> np.ndarray:
-    """Centred rows, (signals, pixels), none above 2 → correlations (signals, signals), NaN without variance."""
-    matrix = rows @ rows.T
-    power = np.diag(matrix)
-    nothing = power <= 1e-12 * rows.shape[1]  # rounding of a constant image
-    length = np.sqrt(np.where(nothing, 1, power))
-    matrix = np.clip(matrix / np.outer(length, length), -1, 1)
-    matrix[nothing] = np.nan
-    matrix[:, nothing] = np.nan
-    return matrix
+    return images.reshape(*images.shape[:-2], -1)
 
 
 class Average(NamedTuple):
@@ -247,12 +214,3 @@ def bootstrap(correlations: np.ndarray, weights: np.ndarray) -> np.ndarray:
     total = weights @ np.where(there, correlations, 0).sum(axis=0, dtype=np.float64)
     count = weights @ there.sum(axis=0).astype(np.float64)
     return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-
-
-def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws, NaN left out; (NaN, NaN) if nothing is left."""
-    there = draws[np.isfinite(draws)]
-    if not there.size:
-        return np.nan, np.nan
-    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

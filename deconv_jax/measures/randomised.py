@@ -9,7 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from deconv_jax.measures.features import envelopes, row_correlations, standardised
+from deconv_jax.measures.features import envelopes
+from deconv_jax.measures.likeness import correlations, standardised
 from deconv_jax.network.model import Network, initial_variables
 
 SEEDS = (1607_02444, 1607_02445)
@@ -76,7 +77,7 @@ def look(images: np.ndarray, series: np.ndarray) -> Look:
     return Look(
         standardised(images, levels=True),
         standardised(images, levels=False),
-        row_correlations(envelopes(images), series),
+        correlations(envelopes(images), series),
     )
 
 

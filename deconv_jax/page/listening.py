@@ -27,7 +27,7 @@ from deconv_jax.measures import randomised
 from deconv_jax.network.receptive_field import extents
 from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
-from deconv_jax.sound import audio
+from deconv_jax.sound import audio, levels
 from deconv_jax.training.workdir import Trained, plain
 
 MODES = ("single", "folder", "none")
@@ -235,7 +235,7 @@ def _network(trained: Trained) -> dict:
             "layers": layers,
             "kernels": np.round(kernels, 5),
             "colours": spectrograms.colours(),
-            "range": spectrograms.RANGE_DB,
+            "range": levels.RANGE_DB,
             "level": spectrograms.LEVEL_STEP,
             "seed": randomised.SEEDS[0],
         }

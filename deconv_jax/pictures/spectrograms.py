@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deconv_jax.measures.features import RANGE_DB, decibels
+from deconv_jax.sound.levels import RANGE_DB, decibels
 
 BLANK = "inactive: no part of this clip activates it"
 """Written across the picture of an image that is zero everywhere."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
-from deconv_jax.measures import descriptors, features, randomised
+from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.network.activations import check_method
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
@@ -337,7 +337,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     twin_images = _images(trained, twins[0], clip.seen, layer, **how)
     own = randomised.look(images, series)
     beside = randomised.compare(own, randomised.look(twin_images, series), second)
-    kinds, alike = features.kinds(own.levels)
+    kinds, alike = likeness.kinds(own.levels)
     del own, second
 
     subfolder = clip.folder / f"layer{layer}"
@@ -386,7 +386,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
         twin_sound = auralisation.match_gain(next(twin_sounds), clip.waveform).waveform
         clip.page.sound(f"{stem}.untrained", twin_sound / full, front.sample_rate)
         apart = round(front.sample_rate / front.hop / 4)
-        strongest = features.moments(envelopes[index], 5, apart) * front.hop / front.sample_rate
+        strongest = features.envelope_peaks(envelopes[index], 5, apart) * front.hop / front.sample_rate
         shown.append(
             row
             | {

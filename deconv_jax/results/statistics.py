@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.measures.features import BANDS, Measures
+from deconv_jax.measures import features
+from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, resolved
 from deconv_jax.sound.front_end import FrontEnd, analyse
@@ -159,37 +160,15 @@ def _activations(network, front, variables, given, layers, mesh):
 
 
 def _reduce(images, maps, network, front, layer):
-    """Images and maps of a batch → arrays of shape (clips, features, …), without NaN.
-
-    Energies are sums over images whose largest value is brought to 1, so that float32 neither overflows nor loses
-    what is small; `_finished` brings the scale back.
-    """
-    top = jnp.abs(images).max(axis=(2, 3))
-    unit = images / jnp.where(top > 0, top, 1)[:, :, None, None]
-    rows = jnp.square(unit).sum(axis=3)
-    below = jnp.square(jnp.minimum(unit, 0)).sum(axis=3).sum(axis=2)
-    total = rows.sum(axis=2)
-    some = jnp.where(total > 0, total, 1)
-    frequencies = front.frequencies()
-    bands = [rows[:, :, (frequencies >= low) & (frequencies < high)].sum(axis=2) for _, low, high in BANDS]
-    weighted = rows * jnp.asarray(frequencies, jnp.float32)[None, None]
-    return {
-        "active": (maps > 0).mean(axis=(2, 3)),
-        "maximum": maps.max(axis=(2, 3)),
-        "mean": maps.mean(axis=(2, 3)),
-        "top": top,
-        "total": total,
-        "negative": below / some,
-        "centroid": weighted.sum(axis=2) / some,
-        "bands": jnp.stack(bands, axis=-1) / some[:, :, None],
-        "columns": _peaks(maps.max(axis=2), _columns_apart(network.blocks[:layer], front)),
-    }
+    """Images and maps of a batch → the arrays of `features.reduce`, (clips, features, …), and the maps' peaks."""
+    peaks = _map_peaks(maps.max(axis=2), _columns_apart(network.blocks[:layer], front))
+    return features.reduce(images, maps, front.frequencies()) | {"columns": peaks}
 
 
 _reduced = jax.jit(_reduce, static_argnums=(2, 3, 4))
 
 
-def _peaks(profile, apart: int):
+def _map_peaks(profile, apart: int):
     """Columns of the highest peaks above zero, strongest first, -1 for none: (..., time) → (..., MOMENTS).
 
     A peak is higher than the column before it and no lower than the one after it; of two that are fewer than `apart`
@@ -217,18 +196,7 @@ def _stride(blocks: Sequence[Block]) -> int:
 
 
 def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: FrontEnd) -> tuple[Measures, np.ndarray]:
-    energy = np.square(found["top"], dtype=np.float64) * found["total"]
     first, last = deconvolve.reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
     frames = (first + last) / 2 + found["columns"] * _stride(blocks)
     seconds = np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds)
-    measures = Measures(
-        active=found["active"],
-        maximum=found["maximum"],
-        mean=found["mean"],
-        energy=energy,
-        negative=found["negative"],
-        centroid=np.where(energy > 0, found["centroid"], np.nan),
-        bands=found["bands"],
-        inactive=(found["maximum"] <= 0) & (energy == 0),
-    )
-    return measures, np.where(found["columns"] >= 0, seconds, np.nan)
+    return features.finished(found), np.where(found["columns"] >= 0, seconds, np.nan)
