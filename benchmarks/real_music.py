@@ -1,12 +1,17 @@
 """Assembles the real music that `real3` was trained on, from the soundtracks of free games that Debian 12 packages.
 
     python benchmarks/real_music.py FOLDER [--cache=FOLDER/.cache]      (about 2.6 GB to download, 0.6 GB of music)
-    bin/train --config=configs/music.py --config.data.root=FOLDER --workdir=W
+    bin/train --config=configs/music.py --config.data.index=FOLDER/fold1.csv --workdir=W
 
 `real_music.csv` beside this file lists the tracks: the path that each gets below FOLDER (genre/artist/track), the
 package and where in it the sound lies (`file.pk3!member` for one inside an archive, `a.ogg+b.ogg` for stems that are
 mixed), its licence, and the SHA-256 of the sound as packaged. Nothing is installed; a Debian 12 system, or a container
 of one, is all that it takes. Tracks that a package holds no more, or holds in another version, are named and left out.
+
+Beside the tracks it writes tables for `bin/train`: in fold1.csv … fold5.csv one fifth of the artists is for testing and
+the others are for training; in all.csv all are for training. As training wants parts to validate and test in any case,
+one track of each genre, by an artist with many, stands in for each that has no music of its own: its results mean
+nothing there.
 
 Genres come from the files' tags, titles and licence texts and from what is known of their composers. Left out on
 purpose is the music of Wesnoth, Nexuiz, UFO: Alien Invasion and Warzone 2100, and all artists in it: networks that
@@ -14,6 +19,7 @@ learn from this music can be tested on that.
 """
 
 import argparse
+import collections
 import csv
 import hashlib
 import io
@@ -86,8 +92,25 @@ def assemble(root: Path, cache: Path) -> int:
         temporary = target.with_name(f".{target.name}.partial")
         temporary.write_bytes(parts[0] if len(parts) == 1 else mixed(parts))
         temporary.rename(target)
+    present = [row for row in rows if (root / row["path"]).is_file()]
+    for fold in ("1", "2", "3", "4", "5", ""):
+        write_table(root / (f"fold{fold}.csv" if fold else "all.csv"), present, fold)
     print(f"{root}: {len(rows) - missing} tracks of {len({r['artist'] for r in rows})} artists, {missing} left out")
     return missing
+
+
+def write_table(path: Path, rows: list[dict], fold: str) -> None:
+    """Writes a table of path, label, artist and split with this fold's artists for testing, or "" for none."""
+    split = {row["path"]: "test" if row["fold"] == fold else "train" for row in rows}
+    for part in ("validation",) if fold else ("validation", "test"):
+        for label in sorted({row["label"] for row in rows}):
+            left = [row for row in rows if row["label"] == label and split[row["path"]] == "train"]
+            artists = collections.Counter(row["artist"] for row in left)
+            split[max(left, key=lambda row: (artists[row["artist"]], row["path"]))["path"]] = part
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "artist", "split"])
+        writer.writerows([row["path"], row["label"], row["artist"], split[row["path"]]] for row in rows)
 
 
 if __name__ == "__main__":
