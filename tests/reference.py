@@ -79,8 +79,8 @@ def unpool(values, where, size):
     return x
 
 
-def average(x, window, stride, padding):
-    """Means over windows, and for every window the (rows, columns) in x that it covers."""
+def average(x, window, stride, padding, count_padding=False):
+    """Means over windows, and for every window the (rows, columns) in x that it covers, and how many cells count."""
     (above, below), (before, after) = edges(padding, x.shape, window, stride)
     height = (x.shape[0] + above + below - window[0]) // stride[0] + 1
     width = (x.shape[1] + before + after - window[1]) // stride[1] + 1
@@ -90,15 +90,16 @@ def average(x, window, stride, padding):
             top, left = i * stride[0] - above, j * stride[1] - before
             rows = slice(max(top, 0), min(top + window[0], x.shape[0]))
             columns = slice(max(left, 0), min(left + window[1], x.shape[1]))
-            where[i, j] = rows, columns
-            means[i, j] = x[rows, columns].mean(axis=(0, 1))
+            inside = (rows.stop - rows.start) * (columns.stop - columns.start)
+            where[i, j] = (rows, columns), window[0] * window[1] if count_padding else inside
+            means[i, j] = x[rows, columns].sum(axis=(0, 1)) / where[i, j][1]
     return means, where
 
 
 def share_out(values, where, size):
     x = np.zeros((*size, values.shape[2]))
-    for (i, j), place in where.items():
-        x[place] += values[i, j] / x[place][..., 0].size
+    for (i, j), (place, count) in where.items():
+        x[place] += values[i, j] / count
     return x
 
 
@@ -122,7 +123,10 @@ def deconvolve(blocks, params, magnitude, layer, stats=None, method="deconvnet",
         x = RELUS[block.activation](x, block.slope)
         x = x * factor + shift if block.norm == "after" else x
         full = x.shape[:2]
-        x, where = (pool if block.pooling == "max" else average)(x, block.pool, block.stride, block.pool_padding)
+        if block.pooling == "max":
+            x, where = pool(x, block.pool, block.stride, block.pool_padding)
+        else:
+            x, where = average(x, block.pool, block.stride, block.pool_padding, block.count_padding)
         x = x * factor + shift if block.norm == "pooled" else x
         trace.append((block, kernel, factor if norm_back == "transpose" else 1 / factor, size, slopes, full, where))
     images = []

@@ -46,6 +46,7 @@ def blocks(draw, maps):
         stride=draw(pairs(1, 3)),
         pooling=draw(st.sampled_from(("max", "max", "average"))),
         pool_padding=draw(paddings(pool)),
+        count_padding=draw(st.booleans()),
     )
 
 
@@ -82,7 +83,8 @@ SPECS = {
     "PyTorch's padding": (
         Block(maps=3, kernel=(5, 5), padding=((2, 2), (2, 2)), conv_stride=(2, 1), pool=(3, 3), stride=(2, 2),
               pool_padding=((1, 1), (1, 1))),
-        Block(maps=4, padding=((1, 1), (0, 0)), pooling="average", activation="relu6", norm="pooled"),
+        Block(maps=4, padding=((1, 1), (0, 0)), pooling="average", pool=(3, 2), pool_padding=((1, 1), (1, 1)),
+              stride=(2, 2), count_padding=True, activation="relu6", norm="pooled"),
     ),
     "along time": (
         Block(maps=3, kernel=(11, 4), padding=("VALID", "SAME"), pool=(1, 2), norm="before"),

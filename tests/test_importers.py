@@ -14,6 +14,7 @@ import pytest
 import reference
 from safetensors.numpy import save_file
 
+from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.importers import musicnn
 from deconv_jax.importers.keras import import_keras
@@ -312,6 +313,44 @@ def test_a_state_dict_and_its_spec_give_the_logits_of_pytorchs_rules(rng, seen, 
     want = s["classifier.weight"] @ x.transpose(2, 0, 1).ravel() + s["classifier.bias"]
     np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
     assert trained.network.blocks[0].norm == "before"
+
+
+@pytest.mark.parametrize("counted", [True, False, None])
+def test_averages_count_padding_as_pytorch_does(torch, rng, seen, tmp_path, counted):
+    """count_include_pad is true by default; by both rules logits and images are those it computes."""
+    said = {} if counted is None else {"count_include_pad": counted}
+    nn = torch.nn
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(3, 2, 1, **said), nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(56, 2)
+    )  # fmt: skip
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.tensor(0.3 * rng.standard_normal(tuple(weight.shape))))
+    x = torch.tensor(seen, requires_grad=True)
+    maps = model[:3](x[None, None])
+    want = model[3:](maps)[0].detach().numpy()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    pool = {"window": 3, "stride": 2, "padding": 1} | ({} if counted is None else {"count_padding": counted})
+    layers = [{"conv": {"weights": 0}}, "relu", {"average_pool": pool}, {"conv": {"weights": 3}}, "flatten"]
+    spec = Settings(FRONT, ("x", "y"), layers=(*layers, {"dense": {"weights": 5}}))
+    for folder in (
+        import_sequential(model, tmp_path / "a", Settings(FRONT, ("x", "y"))),
+        import_torch(tmp_path / "w.pt", tmp_path / "b", spec),
+    ):
+        trained, logits, _ = outputs(folder, seen)
+        np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
+    images = deconvolve(trained.network, trained.variables, seen, 1, method="gradient")
+    for number, image in enumerate(images):
+        seed = torch.zeros_like(maps)
+        seed[0, number] = maps[0, number].detach()
+        (back,) = torch.autograd.grad(maps, x, seed, retain_graph=True)
+        np.testing.assert_allclose(image, back.numpy(), atol=1e-5 * np.abs(back.numpy()).max())
+
+
+def test_an_average_by_another_divisor_is_refused(torch, tmp_path):
+    pool = torch.nn.AvgPool2d(2, divisor_override=3)
+    with pytest.raises(InputError, match=r"layer 1: AvgPool2d with divisor_override=3"):
+        import_sequential(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), pool), tmp_path / "n", Settings(FRONT))
 
 
 def test_a_sequential_and_its_state_dict_give_pytorchs_own_logits(torch, rng, seen, tmp_path):

@@ -112,6 +112,7 @@ def put(*path, value):
         (put("network", "blocks", 0, "pool", value=[99, 1]), ["leaves nothing for layer 1"]),
         (put("network", "dense", value=[4, {"width": 5, "units": 5}]), ["network.dense[1].units is unknown"]),
         (put("network", "final", value="argmax"), ["network.final must be one of softmax, sigmoid"]),
+        (put("network", "blocks", 0, "count_padding", value=1), ["count_padding must be true or false"]),
         (put("network", "log", value=1), ["network.log must be one of True, False"]),
         (put("network", "heads", value=1), ["network.heads is unknown"]),
     ],

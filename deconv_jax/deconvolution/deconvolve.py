@@ -302,7 +302,8 @@ def _unpool(block: Block, signal: jax.Array, switches: jax.Array, size) -> jax.A
     """The pooling's transpose, (clips, freq, time, maps) at the pooled size → at `size`."""
     edges = pads(block.pool_padding, size, block.pool, block.stride)
     if block.pooling == "average":
-        return average_back(jnp.where(switches == 0, signal, 0), block.pool, block.stride, edges, size)
+        kept = jnp.where(switches == 0, signal, 0)
+        return average_back(kept, block.pool, block.stride, edges, size, block.count_padding)
     padded = tuple(n + sum(pair) for n, pair in zip(size, edges, strict=True))
     full = unpool(signal, switches, block.pool, block.stride, padded)
     (top, _), (first, _) = edges

@@ -34,7 +34,7 @@ class Layer:
       kind: conv, norm, activation, pool, global_pool, pad, flatten, dense or dropout.
       name: as the source calls it, for messages.
       options: conv: padding, stride; norm: epsilon; activation: name, slope; pool: kind ("max" or "average"), window,
-        stride, padding; global_pool: kind; pad: padding; dropout: rate.
+        stride, padding, count_padding; global_pool: kind; pad: padding; dropout: rate.
       weights: conv: kernel (rows, columns, in, out) and bias; dense: kernel (in, out) and bias; norm: scale, bias, mean
         and var, each (features,) or, on the input, broadcast against it.
     """
@@ -240,6 +240,7 @@ class _Stack:
             "pool": tuple(layer.options["window"]),
             "stride": tuple(layer.options["stride"]),
             "pool_padding": layer.options.get("padding", "VALID"),
+            "count_padding": layer.options.get("count_padding", False),
         }
 
     def _pad(self, layer: Layer) -> None:
@@ -418,7 +419,10 @@ def settings(given: Mapping[str, Any]) -> Settings:
 
 
 def spelled(
-    layers: Sequence[Any], weights: Callable[[str, str], Mapping[str, np.ndarray]], epsilon: float
+    layers: Sequence[Any],
+    weights: Callable[[str, str], Mapping[str, np.ndarray]],
+    epsilon: float,
+    count_padding: bool = False,
 ) -> list[Layer]:
     """Layers in the spec's own words → `Layer`s.
 
@@ -426,7 +430,8 @@ def spelled(
           - conv: {weights: features.0, padding: 1, stride: 1}   # padding: same, valid, a number, [rows, columns],
           - norm: {weights: features.1}                          #   or [[before, after], [before, after]]
           - relu                                                 # or relu6, leaky_relu: 0.1, elu: 1.0, tanh …
-          - max_pool: {window: 2, stride: 2, padding: 0}         # or average_pool
+          - max_pool: {window: 2, stride: 2, padding: 0}
+          - average_pool: {window: 2, count_padding: false}      # count_padding: PyTorch's count_include_pad
           - dropout: 0.5
           - flatten                                              # or global_average, global_max
           - dense: {weights: classifier.1}
@@ -436,6 +441,7 @@ def spelled(
       layers: as above.
       weights: (name in the source, "conv" | "norm" | "dense") → arrays as in `Layer`.
       epsilon: of batch norms that give none.
+      count_padding: of average poolings that do not say.
 
     Raises:
       ValueError: a layer that is none; the message names it.
@@ -469,14 +475,17 @@ def spelled(
             take(())
             found.append(Layer("dense", name, {}, weights(name, kind)))
         elif kind in ("max_pool", "average_pool"):
-            take(("window", "stride", "padding"))
+            average = kind == "average_pool"
+            take(("window", "stride", "padding", *(["count_padding"] if average else [])))
             window = _pair(options.get("window", 2), place)
             how = {
                 "kind": kind.partition("_")[0],
                 "window": window,
                 "stride": _pair(options.get("stride", window), place),
             }
-            found.append(Layer("pool", name, how | {"padding": _padding(options.get("padding", 0), place)}))
+            how |= {"padding": _padding(options.get("padding", 0), place)}
+            how |= {"count_padding": options.get("count_padding", count_padding)} if average else {}
+            found.append(Layer("pool", name, how))
         elif kind in ("global_average", "global_max"):
             found.append(Layer("global_pool", name, {"kind": kind.partition("_")[2]}))
         elif kind == "flatten":

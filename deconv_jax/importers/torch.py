@@ -47,7 +47,7 @@ def import_torch(path, folder, settings: Settings) -> Path:
         return found
 
     try:
-        layers = spelled(settings.layers, weights, _EPSILON)
+        layers = spelled(settings.layers, weights, _EPSILON, count_padding=True)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from None
     return save(folder, layers, settings, {"made_by": "bin/import_network", "file": path.name, "kind": "torch"}, True)
@@ -186,9 +186,10 @@ def _module(kind: str, m, name: str, begun: bool) -> list[Layer]:
         return [Layer("dense", name, {}, _arrays(state, name, "dense", begun))]
     if match := re.fullmatch(r"(Max|Avg)Pool[12]d", kind):
         plain("dilation", "ceil_mode")
-        if match[1] == "Avg" and any(np.ravel(m.padding)) and m.count_include_pad:
-            raise ValueError(f"layer {name}: an average that counts padding (count_include_pad) is not known")
-        options = {"kind": "max" if match[1] == "Max" else "average", "window": plane(m.kernel_size)}
+        if getattr(m, "divisor_override", None) is not None:
+            raise ValueError(f"layer {name}: {kind} with divisor_override={m.divisor_override} is not known")
+        options: dict[str, Any] = {"kind": "max" if match[1] == "Max" else "average", "window": plane(m.kernel_size)}
+        options |= {"count_padding": m.count_include_pad} if match[1] == "Avg" else {}
         return [Layer("pool", name, options | {"stride": plane(m.stride), "padding": around(m.padding)})]
     if match := re.fullmatch(r"Adaptive(Max|Avg)Pool[12]d", kind):
         if any(n != 1 for n in np.ravel(m.output_size)):

@@ -211,13 +211,16 @@ def _max_pool_backward(window, stride, residual, gradient):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def average_pool(x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], inside=None) -> jax.Array:
-    """Average-pooling; cells that padding adds do not count.
+def average_pool(
+    x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], inside=None, count_padding: bool = False
+) -> jax.Array:
+    """Average-pooling.
 
     Args:
       x: shape (clips, freq, time, maps).
       window, stride: as in `max_pool`; edges: padding (before, after) of frequency and time.
-      inside: which cells count, bool, broadcast against x; None for all.
+      inside: which cells are no padding, bool, broadcast against x; None for all.
+      count_padding: whether cells that padding adds count, as zeros (PyTorch's count_include_pad).
 
     Returns:
       shape (clips, (freq + padding - window) // stride + 1, …, maps).
@@ -225,18 +228,27 @@ def average_pool(x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pa
     count = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     if inside is not None:
         x, count = jnp.where(inside, x, 0), jnp.where(inside, count, 0)
+    if count_padding:
+        return _summed(x, window, stride, edges) / (window[0] * window[1])
     return _summed(x, window, stride, edges) / jnp.maximum(_summed(count, window, stride, edges), 1)
 
 
-def average_back(values: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], size: Pair) -> jax.Array:
+def average_back(
+    values: jax.Array,
+    window: Pair,
+    stride: Pair,
+    edges: tuple[Pair, Pair],
+    size: Pair,
+    count_padding: bool = False,
+) -> jax.Array:
     """Transpose of `average_pool`: every value in equal shares over the cells that it was the mean of.
 
     Args:
       values: shape (clips, freq, time, maps).
-      size: (freq, time) before the pooling; window, stride, edges: as in `average_pool`.
+      size: (freq, time) before the pooling; window, stride, edges, count_padding: as in `average_pool`.
     """
     like = jax.ShapeDtypeStruct((values.shape[0], *size, values.shape[3]), values.dtype)
-    (back,) = jax.linear_transpose(lambda x: average_pool(x, window, stride, edges), like)(values)
+    (back,) = jax.linear_transpose(lambda x: average_pool(x, window, stride, edges, None, count_padding), like)(values)
     return back
 
 

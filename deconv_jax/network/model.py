@@ -158,7 +158,7 @@ class Network(nn.Module):
         padded = any(n for pair in edges for n in pair)
         inside = None if frames is None or not padded else _columns(x, frames)
         if block.pooling == "average":
-            pooled = average_pool(x, block.pool, block.stride, edges, inside)
+            pooled = average_pool(x, block.pool, block.stride, edges, inside, block.count_padding)
             return pooled, jnp.zeros(pooled.shape, jnp.uint8)
         if padded:
             x = x if inside is None else jnp.where(inside, x, LOWEST)

@@ -46,8 +46,10 @@ class Block:
       norm: batch norm by stored statistics: "none", "before" the activation, "after" it, or "pooled": after the
         pooling.
       epsilon: added to the batch norm's variance.
-      pooling: "max" or "average"; cells that padding adds never win and never count.
+      pooling: "max" or "average"; cells that padding adds never win.
       pool_padding: of the pooling, as `padding`.
+      count_padding: whether cells that padding adds count in an average, as zeros: as PyTorch has it by default
+        (count_include_pad), and Keras has not.
     """
 
     maps: int = 64
@@ -64,6 +66,7 @@ class Block:
     epsilon: float = 1e-3
     pooling: str = "max"
     pool_padding: Padding = "VALID"
+    count_padding: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "stride", self.pool if self.stride is None else self.stride)
@@ -83,6 +86,8 @@ class Block:
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ValueError(f"block.dropout must be at least 0 and below 1, not {self.dropout}")
         _check_layer("block", self)
+        if not isinstance(self.count_padding, bool):
+            raise ValueError(f"block.count_padding must be true or false, not {self.count_padding!r}")
         if self.norm not in NORMS:
             raise ValueError(f"block.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
         if self.pooling not in POOLINGS:
