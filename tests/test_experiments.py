@@ -61,14 +61,21 @@ def test_kernels_are_labelled_by_what_they_do():
     np.testing.assert_allclose(found.along_frequency[1], [-3, 0, 3])
 
 
-def test_kernel_shares_divide_the_energy_and_chance_follows_the_degrees_of_freedom(rng):
+def test_kernel_shares_divide_the_energy_and_follow_the_degrees_of_freedom(rng):
     found = kernels.measure(rng.normal(size=(3, 3, 1, 4000)))
     np.testing.assert_allclose(found.shares.sum(axis=1), 1)
     np.testing.assert_allclose(found.shares.mean(axis=0), [2 / 9, 2 / 9, 1 / 9, 4 / 9], atol=0.01)
-    counts = kernels.chance((3, 3), 64, draws=50)
-    assert counts.shape == (50, 4)
-    assert (counts.sum(axis=1) == 64).all()
-    assert counts[:, 3].mean() > counts[:, 0].mean() > counts[:, 2].mean()
+
+
+@pytest.mark.parametrize(("size", "features"), [((3, 3), 64), ((5, 2), 32)])
+def test_one_random_layer_in_twenty_at_most_is_called_unlike_random_layers(rng, size, features):
+    """Four labels are four chances to be called so; at 2.5 % a side for each, 64 kernels were with probability .105."""
+    expected, layers = kernels.chance(size, features, seed=1), 3000
+    labels = kernels.measure(rng.uniform(-1, 1, (*size, 1, layers * features))).labels.reshape(layers, features)
+    counts = np.stack([np.sum(labels == label, axis=1) for label in kernels.LABELS], axis=1)
+    np.testing.assert_allclose(counts.mean(axis=0), expected.mean, atol=0.006 * features)  # four standard errors
+    assert 0.01 < expected.unlike(counts).any(axis=1).mean() <= 0.05
+    assert expected.unlike([features, 0, 0, 0]).tolist() == [True, expected.low[1] > 0, False, True]
 
 
 def test_distinct_features_are_strong_and_unlike():

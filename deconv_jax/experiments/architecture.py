@@ -36,12 +36,12 @@ def figure4(trained: Trained, out: Path) -> str:
     alive = int(np.sum(found.labels != kernels.DEAD))
     chance = kernels.chance(kernel.shape[:2], alive)
     counts = {label: int(np.sum(found.labels == label)) for label in kernels.LABELS}
-    expected = {}
-    for column, label in enumerate(kernels.LABELS):
-        low, high = np.quantile(chance[:, column], [0.025, 0.975])
-        expected[label] = {"mean": chance[:, column].mean(), "low": low, "high": high}
+    expected = {
+        label: {"mean": mean, "low": low, "high": high}
+        for label, mean, low, high in zip(kernels.LABELS, chance.mean, chance.low, chance.high, strict=True)
+    }
     parts = [f"{counts[label]} {label} ({e['low']:.0f} to {e['high']:.0f} by chance)" for label, e in expected.items()]
-    outside = [label for label, e in expected.items() if not e["low"] <= counts[label] <= e["high"]]
+    outside = [l for l, unlike in zip(kernels.LABELS, chance.unlike(list(counts.values())), strict=True) if unlike]
     sentence = f"Of {len(found.labels)} first-layer kernels"
     if alive < len(found.labels):
         sentence += f" {len(found.labels) - alive} have no weight to speak of; of the other {alive}"

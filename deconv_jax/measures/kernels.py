@@ -7,6 +7,7 @@ of them by eye; here every one is split into four parts that are orthogonal, so 
 import dataclasses
 
 import numpy as np
+from scipy.stats import binom
 
 LABELS = ("onset", "harmonic", "low-pass", "mixed")
 
@@ -63,19 +64,46 @@ def measure(kernel: np.ndarray) -> Kernels:
     return Kernels(weights, weights.sum(axis=1), weights.sum(axis=2), shares, labels)
 
 
-def chance(size: tuple[int, int], features: int, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """How many of so many *random* kernels get each label: what a count of labels is to be compared with.
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """How many kernels of a random layer get each label; arrays in the order of `LABELS`, shape (4,).
+
+    Attributes:
+      mean: expected counts.
+      low, high: of 100 random layers at most 5 have any count outside of these. A layer has four chances to look
+        unlike random ones, so each bound leaves out an eighth of those 5 (Bonferroni's correction).
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def unlike(self, counts) -> np.ndarray:
+        """Which labels, bool (..., 4), do not have as many kernels as a random layer would: counts (..., 4)."""
+        return (counts < self.low) | (counts > self.high)
+
+
+def chance(size: tuple[int, int], features: int, seed: int = 0) -> Chance:
+    """What a count of labels is to be compared with.
+
+    Kernels of a random layer are independent, so each count is binomial; the probability of a label is measured on
+    random kernels with weights drawn uniformly about zero, as `Network` draws its first weights (Glorot & Bengio
+    2010). Labels do not depend on the scale.
 
     Args:
       size: (freq, time) of the kernels.
-      features: kernels in a layer.
-      draws: random layers.
+      features: kernels in the layer.
       seed: of the random numbers.
-
-    Returns:
-      Counts in the order of `LABELS`, shape (draws, 4), for weights drawn uniformly about zero, as `Network` draws
-      its first weights (Glorot & Bengio 2010). Labels do not depend on the scale.
     """
-    random = np.random.default_rng(seed).uniform(-1, 1, (*size, 1, draws * features))
-    labels = measure(random).labels.reshape(draws, features)
-    return np.stack([np.sum(labels == label, axis=1) for label in LABELS], axis=1)
+    rng = np.random.default_rng(seed)
+    once = max(1, 2**22 // (size[0] * size[1]))  # kernels whose weights fit into 32 MiB
+    seen = np.zeros(len(LABELS))
+    for first in range(0, _RANDOM_KERNELS, once):
+        some = rng.uniform(-1, 1, (*size, 1, min(once, _RANDOM_KERNELS - first)))
+        seen += [np.sum(measure(some).labels == label) for label in LABELS]
+    likely = binom(features, seen / seen.sum())
+    return Chance(likely.mean(), likely.ppf(0.05 / 8), likely.ppf(1 - 0.05 / 8))
+
+
+_RANDOM_KERNELS = 300_000
+"""Enough to know a label's probability to 0.001."""
