@@ -60,7 +60,7 @@ def main(folder: Path, clips: int, steps: int, batch: int) -> dict:
 
     import deconv_jax
     from deconv_jax.system import devices, runtime
-    from deconv_jax.training import loop
+    from deconv_jax.training.step import initial_state, make_train_step
 
     runtime.keep_compiled()
     runtime.keep_freed_memory()
@@ -87,9 +87,9 @@ def main(folder: Path, clips: int, steps: int, batch: int) -> dict:
     forget_pages(waveforms)
 
     network, optimiser = deconv_jax.paper_network(3), optax.adam(1e-4)
-    state = row.replicate(loop._initial_state(network, optimiser, front_end, data, 0))
+    state = row.replicate(initial_state(network, optimiser, front_end, data, 0))
     shared = row if row.several else None
-    step = loop.make_train_step(network, optimiser, front_end, np.ones(3, np.float32), 0, shared, batch)
+    step = make_train_step(network, optimiser, front_end, np.ones(3, np.float32), 0, shared, batch)
     same = next(iter(devices.feed(row, data, samples, batches[:1])))
     for number in range(steps + 2):
         if number == 2:  # compiled, and memory in its place

@@ -33,7 +33,7 @@ def batch(clips: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Library:
-    """`deconv_jax.training.loop.make_train_step`, as `bin/train` calls it."""
+    """`deconv_jax.training.step.make_train_step`, as `bin/train` calls it."""
 
     def __init__(self, clips: int, dropout: float = 0.5):
         from deconv_jax.system import runtime
@@ -47,7 +47,7 @@ class Library:
         import jax
 
         import deconv_jax
-        from deconv_jax.training.loop import magnitudes
+        from deconv_jax.training.step import magnitudes
 
         front_end = deconv_jax.FrontEnd()
         magnitude = np.asarray(magnitudes(self.batch[0], front_end))
@@ -68,7 +68,7 @@ class Library:
         import optax
 
         import deconv_jax
-        from deconv_jax.training import loop
+        from deconv_jax.training import step
 
         network = deconv_jax.paper_network(CLASSES)
         blocks = tuple(dataclasses.replace(b, dropout=self.dropout) for b in network.blocks)
@@ -77,7 +77,7 @@ class Library:
         optimiser = optax.adam(LEARNING_RATE) if magnitudes is None else keep
         if magnitudes is not None:
             self.batch = magnitudes, self.batch[1]
-            loop.magnitudes = lambda waveforms, front_end: waveforms
+            step.magnitudes = lambda waveforms, front_end: waveforms
         params = jax.tree.map(jnp.array, weights["params"])
         self.state = {
             "params": params,
@@ -85,7 +85,7 @@ class Library:
             "opt_state": optimiser.init(jax.tree.map(jnp.copy, params)),
             "step": jnp.zeros((), jnp.int32),
         }
-        self.step = loop.make_train_step(network, optimiser, deconv_jax.FrontEnd(), np.ones(CLASSES, np.float32), 0)
+        self.step = step.make_train_step(network, optimiser, deconv_jax.FrontEnd(), np.ones(CLASSES, np.float32), 0)
 
     def run(self, steps: int) -> float:
         for _ in range(steps):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deconv_jax.sound.auralisation import auralise
-from deconv_jax.sound.front_end import FrontEnd, analyse, lift, spread
+from deconv_jax.sound.front_end import FrontEnd, analyse, lift, spread, undo_level
 
 RATE = 8000
 FRONTS = {
@@ -124,6 +124,60 @@ def test_one_band_is_heard_where_it_lies(wave):
     assert np.sum(sound * wave) < 0  # a negative image turns the phase
 
 
+LEVELLED = {name: dataclasses.replace(FRONTS[name], level="clip") for name in ("magnitude", "mel energy, reflected")}
+
+
+@pytest.mark.parametrize("name", LEVELLED)
+def test_a_level_is_the_mean_over_the_clip_and_no_gain_changes_what_is_seen(wave, name):
+    front = LEVELLED[name]
+    spectrum, seen = analyse(front, wave)
+    want = librosas(front, wave)
+    np.testing.assert_allclose(seen, want / want.mean(), atol=1e-5 * (want / want.mean()).max())
+    for gain in (1e-3, 30.0):
+        np.testing.assert_allclose(analyse(front, gain * wave)[1], seen, atol=1e-4)
+    silent = analyse(front, 0 * wave)[1]
+    assert not np.any(silent)
+    # A clip that is half silence is heard like the half that sounds.
+    half = np.concatenate([wave[: RATE // 2], np.zeros(RATE // 2, np.float32)])
+    own = analyse(dataclasses.replace(front, clip_seconds=0.5), half[: RATE // 2])[1]
+    heard = float(analyse(front, half)[1][:, 2:12].mean())
+    assert heard == pytest.approx(float(own[:, 2:12].mean()), rel=0.15)
+    again = undo_level(front, seen[None], spectrum)[0]
+    np.testing.assert_allclose(again, want, atol=1e-5 * want.max())
+    both = undo_level(front, jnp.stack([seen, seen])[:, None], jnp.stack([spectrum, spectrum]))
+    np.testing.assert_allclose(both[1, 0], again, atol=1e-6 * want.max())
+
+
+def test_a_long_sound_is_heard_everywhere_as_a_clip_cut_out_there():
+    """The middle frame of every second of it is divided by that second's own mean, and the ends by the nearest."""
+    front = LEVELLED["magnitude"]
+    rng = np.random.default_rng(1)
+    loud = np.repeat([1.0, 0.01, 0.3, 0.0, 0.1], RATE) * rng.standard_normal(5 * RATE) / 10
+    spectrum, seen = (np.asarray(a) for a in analyse(front, loud))
+    magnitude, frames = np.abs(spectrum).astype(float), front.clip_frames
+    sounding = magnitude.any(axis=0)
+    for t in range(seen.shape[1]):
+        first = min(max(0, t - frames // 2), seen.shape[1] - frames)
+        some = sounding[first : first + frames]
+        level = magnitude[:, first : first + frames][:, some].mean() if some.any() else 1
+        np.testing.assert_allclose(seen[:, t], magnitude[:, t] / level, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(undo_level(front, seen[None], spectrum)[0], magnitude, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LEVELLED)
+def test_without_its_level_a_mask_of_ones_and_the_input_still_give_the_original_back(wave, name):
+    front = LEVELLED[name]
+    spectrum, seen = analyse(front, wave)
+    images = {"mask": jnp.ones_like(seen), "phase": undo_level(front, seen[None], spectrum)[0]}
+    for reading, image in images.items():
+        lifted = lift(front, image, seen, spectrum, reading)
+        sound = auralise(lifted, spectrum, reading, hop=front.hop, length=len(wave), window=front.window)
+        whole = RATE // front.hop * front.hop
+        np.testing.assert_allclose(sound[:whole], wave[:whole], atol=1e-4)
+    logs = dataclasses.replace(front, scale="log1p")
+    np.testing.assert_array_equal(undo_level(logs, seen[None], spectrum)[0], seen)
+
+
 def test_logarithms_have_no_phase_reading(wave):
     front = dataclasses.replace(FRONTS["mel"], scale="log10")
     spectrum, seen = analyse(front, wave)
@@ -142,6 +196,8 @@ def test_logarithms_have_no_phase_reading(wave):
         ({"kind": "mel", "bands": 4, "fmin": 900, "fmax": 300}, "not rising"),
         ({"kind": "cqt", "bands": 84}, "fmin above 0"),
         ({"kind": "cqt", "bands": 184, "fmin": 32.7}, "beyond half of the sample rate"),
+        ({"level": "song"}, "level must be one of none, clip"),
+        ({"kind": "cqt", "bands": 24, "fmin": 55.0, "level": "clip"}, 'level must be "none"'),
         ({"power": 3}, "power must be one of 1, 2"),
         ({"scale": "log", "floor": 0.0}, "floor must be above 0"),
     ],

@@ -77,7 +77,7 @@ def test_it_learns_and_reports(finished):
 
 def test_a_finished_run_is_not_begun_again(finished, music, monkeypatch):
     folder, report = finished
-    monkeypatch.setattr(loop, "load_clips", None)
+    monkeypatch.setattr(loop, "prepare", None)
     assert loop.train(config(music), folder) == report
 
 
@@ -113,6 +113,61 @@ def test_an_interrupted_run_ends_with_the_same_numbers(finished, music, tmp_path
     assert (tmp_path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     one, other = (workdir.load(folder).variables["params"] for folder in (tmp_path, whole))
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def recipe(music):
+    """All that configs/genre3.py:augmented does, in small."""
+    settings = config(music, steps=30, validation_steps=12, checkpoint_steps=5, learning_rate=0.01)
+    settings["front_end"]["level"] = "clip"
+    for name in ("block1", "block2"):
+        settings["network"][name] |= {"norm": "before", "dropout": 0.0}
+    settings["network"] |= {"dense": [], "head": "average", "dropout": 0.0}
+    settings["train"] |= {"optimiser": "adamw", "weight_decay": 0.01, "warmup_steps": 3, "schedule": "cosine"}
+    settings["train"] |= {"label_smoothing": 0.05, "average": 0.9, "sampling": "artists", "crop_seconds": 0.1}
+    settings["augment"] = {"speed": 0.1, "mix": 0.5, "gain_db": 3.0, "eq_db": 6.0}
+    settings["augment"] |= {"time_mask": 0.2, "frequency_mask": 0.1}
+    return settings
+
+
+def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monkeypatch):
+    """Batch norm, averaged weights, crops and changes: killed twice, once between checkpoints, it ends the same."""
+    report = loop.train(recipe(music), tmp_path / "calm")
+    assert report["test"]["by_clip"]["accuracy"] > 0.9
+    assert report["steps"] == 30
+    lines = (tmp_path / "calm" / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in lines.splitlines()] == [12, 24, 30]
+    make = loop.make_train_step
+    for moment in (8, 13):
+        left = iter(range(moment))
+
+        def dying(*args, left=left, **kwargs):
+            step = make(*args, **kwargs)
+
+            def run(*args):
+                if next(left, None) is None:
+                    raise Killed
+                return step(*args)
+
+            return run
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "make_train_step", dying)
+            with pytest.raises(Killed):
+                loop.train(recipe(music), tmp_path / "killed")
+    assert loop.train(recipe(music), tmp_path / "killed") == report
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text() == lines
+    weights = [(tmp_path / name / "network" / "weights.safetensors").read_bytes() for name in ("calm", "killed")]
+    assert weights[0] == weights[1]
+
+    trained, shipped = workdir.load(tmp_path / "calm"), workdir.load(network=tmp_path / "calm" / "network")
+    assert [b.norm for b in trained.network.blocks] == ["none", "none"]
+    assert shipped.front_end.level == "clip"
+    jax.tree.map(np.testing.assert_array_equal, shipped.variables["params"], trained.variables["params"])
+    best = checkpoints.ocp.StandardCheckpointer().restore(trained.checkpoint / "default")
+    assert set(best["batch_stats"]) == {"norm1", "norm2"}
+    last = next((tmp_path / "calm" / "checkpoints" / "last").glob("[0-9]*"))
+    own = workdir.load(None, last)  # at the end the cosine is down: the averaged weights are nearly the last ones
+    assert own.variables["params"]["conv1"]["kernel"].shape == (3, 3, 1, 6)
 
 
 def run_steps(finished):

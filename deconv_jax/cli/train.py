@@ -1,7 +1,7 @@
 """Trains a network that names the genre of 4-second clips, and reports how well it does.
 
-    bin/train                                       the built-in music, into runs/genre3
-    bin/train --config=configs/genre3.py --config.train.epochs=10
+    bin/train                                       the built-in music as the paper trains, into runs/genre3
+    bin/train --config=configs/genre3.py:augmented  the same music by the recipe of configs/music.py
     bin/train --config.data.root=DIR --workdir=W    your music: DIR/genre/song or DIR/genre/artist/song
     bin/train --config.data.index=tracks.csv --workdir=W    a table: path, label, and artist and split if known
     bin/train --config.data.index=fma_metadata/tracks.csv --config.data.root=fma_small --workdir=W
@@ -34,7 +34,10 @@ def _find_config(path: str) -> str:
 
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Settings of the run (default: configs/genre3.py); change one by --config.FIELD=VALUE."
+    "config",
+    None,
+    "Settings of the run (default: configs/genre3.py, or configs/music.py for your own music); change one by "
+    "--config.FIELD=VALUE.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
@@ -93,8 +96,10 @@ def _summary(report: dict) -> str:
 def main() -> int:
     """Entry point of `bin/train` and `deconv-train`."""
     arguments = sys.argv[1:]
-    if "--config" not in (a.partition("=")[0] for a in arguments):
-        arguments = ["--config=configs/genre3.py", *arguments]
+    names = {a.partition("=")[0].replace("--", "-", 1) for a in arguments}
+    if "-config" not in names:
+        own = names & {"-config.data.root", "-config.data.index"}
+        arguments = [f"--config=configs/{'music' if own else 'genre3'}.py", *arguments]
     sys.argv[1:] = [f"--config={_find_config(a[9:])}" if a.startswith("--config=") else a for a in arguments]
     return launch(_train, __name__, __doc__ or "")
 

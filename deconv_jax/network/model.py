@@ -4,6 +4,8 @@
 (paper, section 2.1; Zeiler & Fergus 2014, section 2.1).
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -72,18 +74,23 @@ class Network(nn.Module):
         head: bool = True,
         frames: jax.Array | None = None,
         gates: bool = False,
+        counted: int | None = None,
     ) -> tuple[jax.Array | None, Trace]:
         """Classifies spectrograms and records every pooling layer.
 
         Args:
           magnitude: shape (freq, time) or (clips, freq, time): the magnitude, or whatever else the network's front
             end makes of the sound.
-          train: apply dropout; needs `rngs={"dropout": key}`.
+          train: apply dropout, which needs `rngs={"dropout": key}`, and let batch norm use the batch's own mean and
+            variance over clips, freq and time (Ioffe & Szegedy 2015, section 3), which needs
+            `mutable=["batch_stats"]`: each statistic there becomes .9 of itself and .1 of the batch's.
           head: compute logits. The dense layers fit one clip length only; without them any length will do.
           frames: number of frames that hold the clip, shape () or (clips,), where the rest of `magnitude` is
             padding that must change nothing; None if all do. "SAME" padding with a stride follows the padded
             length: call `resolved` first.
           gates: record the activations' derivatives, which all methods but the deconvnet need.
+          counted: in training, how many clips of the batch count in batch norm: what comes after them only fills up
+            the devices. None for all.
 
         Returns:
           logits, shape (classes,) or (clips, classes), or None without head; and the trace, one `LayerTrace`
@@ -94,6 +101,7 @@ class Network(nn.Module):
         if self.log:
             x = jnp.log1p(1e4 * x)
         x = (x - self._input("mean", 0.0)) / self._input("scale", 1.0)
+        rows = None if counted is None or counted == len(x) else jnp.arange(len(x)).reshape(-1, 1, 1, 1) < counted
         valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])
         if valid is not None:
             x = jnp.where(_columns(x, valid), x, 0)
@@ -110,7 +118,7 @@ class Network(nn.Module):
                 name=f"conv{number}",
             )
             x = conv(x)
-            norm = nn.BatchNorm(use_running_average=not train, epsilon=block.epsilon, name=f"norm{number}")
+            norm = _batch_norm(train, block.epsilon, rows, f"norm{number}")
             x = norm(x) if block.norm == "before" else x
             gate = derivative(x, block.activation, block.slope) if gates else None
             x = activate(x, block.activation, block.slope)
@@ -124,13 +132,13 @@ class Network(nn.Module):
                 switches = jnp.where(_columns(x, valid), switches, NO_WINNER)
             trace.append(LayerTrace(x, switches, gate))
             x = nn.Dropout(block.dropout, deterministic=not train)(x)
-        logits = self._logits(x, train) if head else None
+        logits = self._logits(x, train, rows) if head else None
         if single:
             trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
             logits = None if logits is None else logits[0]
         return logits, tuple(trace)
 
-    def _logits(self, x: jax.Array, train: bool) -> jax.Array:
+    def _logits(self, x: jax.Array, train: bool, rows: jax.Array | None) -> jax.Array:
         if self.head == "flatten":
             x = x.reshape(x.shape[0], -1)
         else:
@@ -143,7 +151,7 @@ class Network(nn.Module):
                 kernel_init=nn.initializers.glorot_uniform(),
                 name=f"dense{number}",
             )
-            norm = nn.BatchNorm(use_running_average=not train, epsilon=spec.epsilon, name=f"dense_norm{number}")
+            norm = _batch_norm(train, spec.epsilon, None if rows is None else rows[..., 0, 0], f"dense_norm{number}")
             x = norm(dense(x)) if spec.norm == "before" else dense(x)
             x = activate(x, spec.activation, spec.slope)
             x = norm(x) if spec.norm == "after" else x
@@ -174,6 +182,15 @@ class Network(nn.Module):
         return jnp.broadcast_to(jnp.asarray(value, jnp.float32), np.broadcast_shapes(jnp.shape(value), (1, 1)))[
             None, ..., None
         ]
+
+
+NORM_MOMENTUM = 0.9
+"""Share of a stored statistic of batch norm that a training step keeps."""
+
+
+def _batch_norm(train: bool, epsilon: float, rows: jax.Array | None, name: str) -> Callable[[jax.Array], jax.Array]:
+    norm = nn.BatchNorm(use_running_average=not train, momentum=NORM_MOMENTUM, epsilon=epsilon, name=name)
+    return functools.partial(norm, mask=rows)
 
 
 LOWEST = float(np.finfo(np.float32).min)

@@ -27,7 +27,7 @@ from deconv_jax.network.activations import check_method
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
 from deconv_jax.sound import audio, auralisation
-from deconv_jax.sound.front_end import FrontEnd, analyse, lift
+from deconv_jax.sound.front_end import FrontEnd, analyse, lift, undo_level
 from deconv_jax.system import locks
 from deconv_jax.training.workdir import Trained, plain, write_csv, write_json
 
@@ -324,7 +324,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     chosen = None if isinstance(options.chosen, str) else list(options.chosen)
     how: dict[str, Any] = {"method": options.method, "norm_back": options.norm_back}
     found = deconvolve.sweep(trained.network, trained.variables, clip.seen, layer, chosen, **how)
-    images, maps = (np.asarray(array) for array in found)
+    images, maps = np.asarray(undo_level(front, found[0], clip.spectrum)), np.asarray(found[1])
     numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)
     measures = features.measure(images, maps, frequencies)
     total = measures.energy.sum()
@@ -333,8 +333,8 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
         images, maps, numbers = images[best], maps[best], numbers[best]
         measures = features.measure(images, maps, frequencies)
     # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
-    second = randomised.look(_images(trained, twins[1], clip.seen, layer, **how), series)
-    twin_images = _images(trained, twins[0], clip.seen, layer, **how)
+    second = randomised.look(_images(trained, twins[1], clip, layer, **how), series)
+    twin_images = _images(trained, twins[0], clip, layer, **how)
     own = randomised.look(images, series)
     beside = randomised.compare(own, randomised.look(twin_images, series), second)
     kinds, alike = likeness.kinds(own.levels)
@@ -400,8 +400,9 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     return rows, {"features": shown, "chance": beside.chance}
 
 
-def _images(trained: Trained, variables, seen: np.ndarray, layer: int, **how) -> np.ndarray:
-    return np.asarray(deconvolve.deconvolve(trained.network, variables, seen, layer, **how))
+def _images(trained: Trained, variables, clip: _Clip, layer: int, **how) -> np.ndarray:
+    images = deconvolve.deconvolve(trained.network, variables, clip.seen, layer, **how)
+    return np.asarray(undo_level(trained.front_end, images, clip.spectrum))
 
 
 def _auralise_each(front: FrontEnd, images, clip: _Clip, options: Options) -> Iterator[np.ndarray]:
@@ -456,7 +457,7 @@ _analyse = jax.jit(analyse, static_argnums=0)
 
 def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
     """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
-    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1), waveform)[1])
+    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))

@@ -20,7 +20,7 @@ from deconv_jax.measures import features
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, resolved
-from deconv_jax.sound.front_end import FrontEnd, analyse
+from deconv_jax.sound.front_end import FrontEnd, analyse, undo_level
 
 MOMENTS = 3
 """Moments of strongest response that are kept of every feature and clip."""
@@ -68,7 +68,7 @@ def measure_clips(
         images, maps = deconvolve.sweep(
             network, used, seen, layer, method=method, norm_back=norm_back, path=chosen, devices=devices
         )
-        found = _reduced(images, maps, network, front, layer)
+        found = _reduced(_own_unit(front, images, waveforms), maps, network, front, layer)
     else:
         deconvolve.check_features(network.blocks, layer, None)
         mesh, given = _placed(front, waveforms, devices)
@@ -123,6 +123,11 @@ def _analysed(front, waveforms):
     return analyse(front, waveforms)[1]
 
 
+def _own_unit(front, images, waveforms):
+    """Images (clips, features, freq, time) with the level of their clips (clips, samples)."""
+    return images if front.level == "none" else undo_level(front, images, analyse(front, waveforms)[0])
+
+
 def _placed(front: FrontEnd, waveforms: np.ndarray, devices: list[jax.Device]) -> tuple[Mesh, jax.Array]:
     """Clips, or what is seen of them where that is made on the host, filled up with silence and shared out."""
     given = np.asarray(see(front, waveforms) if front.kind == "cqt" else waveforms, np.float32)
@@ -143,7 +148,7 @@ def _measured(network, front, variables, given, layer, method, norm_back, mesh):
     def explain(variables, given):
         seen = given if front.kind == "cqt" else analyse(front, given)[1]
         images, maps = deconvolve.explain_batch(network, variables, seen, layer, method=method, norm_back=norm_back)
-        return _reduce(images, maps, network, front, layer)
+        return _reduce(_own_unit(front, images, given), maps, network, front, layer)
 
     return _each_device(mesh, explain, variables, given)
 

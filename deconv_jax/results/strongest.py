@@ -33,6 +33,7 @@ from deconv_jax.pictures import spectrograms
 from deconv_jax.results import clip_folder
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
 from deconv_jax.sound import audio, auralisation
+from deconv_jax.sound.front_end import undo_level
 from deconv_jax.training.workdir import Trained, write_json
 
 log = logging.getLogger(__name__)
@@ -267,6 +268,7 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
                 method=settings.method,
                 norm_back=settings.norm_back,
             )
+            images = undo_level(front, images, spectrum)
             sounds = clip_folder.auralise_images(front, images, seen, spectrum, options.reading, False, len(waveform))
             for (feature, rank), image, sound in zip(some, np.asarray(images), np.asarray(sounds), strict=False):
                 gained = auralisation.match_gain(sound, waveform).waveform / full

@@ -14,6 +14,9 @@ For a plain magnitude P is the identity, and both are what `deconv_jax.sound.aur
 is no magnitude, so there is no phase reading of one. Bins that no band covers take the band that is nearest in
 frequency; a constant-Q transform has no filterbank over STFT bins, and P interpolates between its bins by log
 frequency.
+
+A front end with a level hears every sound equally loud: each frame is divided by the mean magnitude of the clip around
+it. `undo_level` gives images of linear front ends the magnitude's own unit back.
 """
 
 import dataclasses
@@ -22,6 +25,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from deconv_jax.sound.spectrogram import stft
 
@@ -29,6 +33,7 @@ KINDS = ("stft", "mel", "cqt")
 SCALES = ("linear", "log1p", "log10", "log", "decibel")
 WINDOWS = ("hann", "hamming", "blackman")
 PADS = ("constant", "reflect")
+LEVELS = ("none", "clip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,9 @@ class FrontEnd:
       scale: "linear"; "log1p": ln(1 + factor · x); "log10": log10(1 + factor · x); "log": ln(x + floor); "decibel":
         10 · log10(max(x, floor) / reference), twice that if power is 1, no lower than `range` below the clip's maximum.
       factor, floor: of the scale. reference: 0 for the clip's maximum. range: dB, 0 for no limit.
+      level: "none", or "clip": before the scale, every frame is divided by the mean over all rows and over the
+        `clip_seconds` around it (those nearest to it, at the ends of the sound), silent frames left out. Of a sound
+        that lasts a clip or less that is one number; a longer one is heard everywhere as loud as a clip cut out there.
     """
 
     sample_rate: int = 11025
@@ -72,6 +80,7 @@ class FrontEnd:
     floor: float = 1e-10
     reference: float = 1.0
     range: float = 0.0
+    level: str = "none"
 
     def __post_init__(self):
         if self.n_fft < 4 or self.n_fft % 2:
@@ -82,9 +91,12 @@ class FrontEnd:
             raise ValueError(
                 f"sample_rate and clip_seconds must be positive, not {self.sample_rate}, {self.clip_seconds}"
             )
-        for name, known in (("window", WINDOWS), ("pad", PADS), ("kind", KINDS), ("scale", SCALES), ("power", (1, 2))):
+        choices = {"window": WINDOWS, "pad": PADS, "kind": KINDS, "scale": SCALES, "power": (1, 2), "level": LEVELS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, not {getattr(self, name)!r}")
+        if self.level != "none" and self.kind == "cqt":
+            raise ValueError('level must be "none" for a front end of kind "cqt"')
         if self.kind != "stft" and self.bands < 1:
             raise ValueError(f"bands must be at least 1 for a front end of kind {self.kind!r}, not {self.bands}")
         top = self.fmax or self.sample_rate / 2
@@ -156,27 +168,65 @@ def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
       spectrum, complex, shape (..., 1 + n_fft // 2, time), and image, float32, shape (..., freq, time).
     """
     spectrum = stft(jnp.asarray(waveform, jnp.float32), front.n_fft, front.hop, front.window, front.pad)
-    if front.kind == "cqt":
-        import librosa
+    if front.kind != "cqt":
+        return spectrum, scaled(front, levelled(front, in_rows(front, spectrum)))
+    import librosa
 
-        transform = librosa.cqt(
-            np.asarray(waveform, np.float32),
-            sr=front.sample_rate,
-            hop_length=front.hop,
-            fmin=front.fmin,
-            n_bins=front.bands,
-            bins_per_octave=front.bins_per_octave,
-        )
-        x = jnp.asarray(np.abs(transform), jnp.float32)[..., : spectrum.shape[-1]]
-    else:
-        x = jnp.abs(spectrum)
+    transform = librosa.cqt(
+        np.asarray(waveform, np.float32),
+        sr=front.sample_rate,
+        hop_length=front.hop,
+        fmin=front.fmin,
+        n_bins=front.bands,
+        bins_per_octave=front.bins_per_octave,
+    )
+    x = jnp.asarray(np.abs(transform), jnp.float32)[..., : spectrum.shape[-1]]
+    return spectrum, scaled(front, x**2 if front.power == 2 else x)
+
+
+def in_rows(front: FrontEnd, spectrum: jax.Array) -> jax.Array:
+    """Magnitude or energy in the network's rows, before level and scale, of a complex STFT; not for "cqt"."""
+    x = jnp.abs(spectrum)
     x = x**2 if front.power == 2 else x
     if front.kind == "mel":
         x = jnp.einsum("bk,...kt->...bt", jnp.asarray(_mel(front)), x, precision="highest")
-    return spectrum, _scaled(front, x)
+    return x
 
 
-def _scaled(front: FrontEnd, x: jax.Array) -> jax.Array:
+def levelled(front: FrontEnd, x: jax.Array) -> jax.Array:
+    """Rows (..., freq, time) without their level, where the front end has one."""
+    return x if front.level == "none" else x / _level(front, x)
+
+
+def undo_level(front: FrontEnd, images: jax.Array, spectrum: jax.Array | np.ndarray) -> jax.Array:
+    """Images of a clip, as they come out of the network, in the unit of the rows before their level was taken out.
+
+    Args:
+      images: shape (..., features, freq, time).
+      spectrum: the clip's complex STFT, shape (..., 1 + n_fft // 2, time).
+    """
+    if front.level == "none" or not front.linear:
+        return images
+    return images * _level(front, in_rows(front, jnp.asarray(spectrum)))[..., None, :, :]
+
+
+def _level(front: FrontEnd, x: jax.Array) -> jax.Array:
+    """What each frame is divided by, (..., freq, time) → (..., 1, time); 1 where nothing sounds."""
+    frames = x.shape[-1]
+    length = min(frames, front.clip_frames)
+    loudness = x.mean(axis=-2)
+
+    def around(values):
+        window = (1,) * (values.ndim - 1) + (length,)
+        sums = lax.reduce_window(values, np.zeros((), values.dtype), lax.add, window, (1,) * values.ndim, "VALID")
+        return sums[..., np.clip(np.arange(frames) - length // 2, 0, frames - length)]
+
+    total, sounding = around(loudness), around((loudness > 0).astype(x.dtype))
+    return jnp.where(total > 0, total / jnp.maximum(sounding, 1), 1)[..., None, :]
+
+
+def scaled(front: FrontEnd, x: jax.Array) -> jax.Array:
+    """Rows (..., freq, time) as the network sees them."""
     if front.scale == "log1p":
         return jnp.log1p(front.factor * x)
     if front.scale == "log10":
@@ -195,7 +245,7 @@ def lift(front: FrontEnd, image: jax.Array, seen: jax.Array, spectrum: jax.Array
     """A deconvolved image → an image over STFT bins, for `deconv_jax.sound.auralisation.auralise` in the same reading.
 
     Args:
-      image: shape (..., freq, time), in the network's rows.
+      image: shape (..., freq, time), in the network's rows; after `undo_level`.
       seen: what the network saw, shape (freq, time).
       spectrum: the clip's complex STFT, shape (1 + n_fft // 2, time).
       reading: "phase" or "mask"; the formulas stand at the head of this module.
@@ -211,7 +261,7 @@ def lift(front: FrontEnd, image: jax.Array, seen: jax.Array, spectrum: jax.Array
     if front.kind == "stft" and (reading == "mask" or front.power == 1):
         return image
     if reading == "phase":
-        seen = seen.reshape((1,) * (image.ndim - 2) + seen.shape)
+        seen = undo_level(front, seen[None], spectrum).reshape((1,) * (image.ndim - 2) + seen.shape)
         ratio = jnp.abs(image) / jnp.where(seen > 0, seen, 1)
         image = jnp.where(seen > 0, jnp.sign(image) * (jnp.sqrt(ratio) if front.power == 2 else ratio), 0)
     if front.kind != "stft":

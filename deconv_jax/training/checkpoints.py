@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,25 +13,28 @@ from deconv_jax.errors import InputError
 from deconv_jax.sound import audio
 from deconv_jax.system import hosts
 from deconv_jax.training import workdir as wd
-
-State = dict[str, Any]
-"""Arrays by name: "params", "input" (its mean and scale), "opt_state", "step"."""
-
-BEST = ("params", "input", "step")
-"""What is kept of the best state."""
+from deconv_jax.training.workdir import State, evaluated
 
 
 def no_totals() -> State:
-    """Loss and number right of the epoch so far."""
+    """Loss and number right since the last validation."""
     return {"epoch_loss": np.zeros((), np.float64), "epoch_right": np.zeros((), np.int64)}
+
+
+def diverged(step: int, what: str) -> FloatingPointError:
+    """The error of a training that has become nonsense."""
+    return FloatingPointError(
+        f"step {step}: {what}; nothing of it was kept. Lower --config.train.learning_rate and train in a new --workdir"
+    )
 
 
 class Keeper:
     """Checkpoints and metrics of a run: what lets it go on.
 
-    Everything is written as NumPy arrays by one process, so that a run may go on with other devices. At the end of an
-    epoch the best state, then the metrics, then the last state are saved: what is ahead of the last state when a run
-    is killed is made again by the next.
+    Everything is written as NumPy arrays by one process, so that a run may go on with other devices. At a validation
+    the state if it is the best, then the metrics, then the last state are saved, and only then an earlier best is
+    removed: there is always a whole best, that of the metrics up to the last state among them. What is ahead of the
+    last state when a run is killed is made again by the next. No state is saved that holds NaN or infinity.
     """
 
     def __init__(self, workdir: Path):
@@ -42,13 +44,19 @@ class Keeper:
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
             )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True, create=not alone, **alone
-        )
-        folders = [workdir / "checkpoints" / name for name in ("last", "best")]
-        for folder in folders:
+        managers = []
+        for name, count in (("last", 1), ("best", None)):
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=count,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+                create=not alone,
+                **alone,
+            )
+            folder = workdir / "checkpoints" / name
             folder.mkdir(parents=True, exist_ok=True)
-        self.last, self.best = (ocp.CheckpointManager(folder, options=options) for folder in folders)
+            managers.append(ocp.CheckpointManager(folder, options=options))
+        self.last, self.best = managers
 
     def close(self) -> None:
         self.last.close()
@@ -64,32 +72,35 @@ class Keeper:
             state, totals = ({k: found[k] for k in tree} for tree in (state, totals))
             logging.info("Going on from step %d", step)
         done = int(state["step"])
-        for step in self.best.all_steps():  # saved just before the run was killed, ahead of `last`
-            if step > done:
-                self.best.delete(step)
         if self.metrics.is_file():
             lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
             history = [line for line in lines if line["step"] <= done]
         return state, totals, history
 
-    def epoch_over(self, state: State, history: list[dict], better: bool) -> None:
-        """Keeps the state at an epoch's end, as the best too if it is."""
-        if better:
-            self._save(self.best, {k: state[k] for k in BEST})
+    def validated(self, state: State, history: list[dict], best: int) -> None:
+        """Keeps the state after a validation, the last of `history`; as the best too if `best`, its step, is now."""
+        step = int(state["step"])
+        if best == step and step not in self.best.all_steps():  # else it was saved just before the run was killed
+            self._save(self.best, evaluated(state) | {"step": state["step"]}, force=True)
         wd.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
         self.save_last(state | no_totals())
+        for other in self.best.all_steps():
+            if other != best:
+                self.best.delete(other)
 
     def save_last(self, state: State) -> None:
-        """Keeps the state and its epoch's totals as those to go on from."""
+        """Keeps the state and its totals as those to go on from."""
         self._save(self.last, state, force=True)
 
-    def best_of(self, template: State) -> State:
-        """The best state there was."""
-        return self.best.restore(self.best.latest_step(), args=ocp.args.StandardRestore(template))
+    def best_of(self, step: int, template: State) -> State:
+        """The state that was the best, at this step."""
+        return self.best.restore(step, args=ocp.args.StandardRestore(template))
 
     @staticmethod
     def _save(manager: ocp.CheckpointManager, state: State, **how) -> None:
         state = jax.tree.map(np.asarray, state)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            raise diverged(int(state["step"]), "the weights are no numbers any more")
         full = InputError(
             f"{audio.shown(manager.directory)}: the disk has no space left for the checkpoint of step {state['step']}; "
             "free some, and the same command goes on from the one before"

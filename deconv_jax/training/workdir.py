@@ -4,7 +4,7 @@ config.json      every setting of the run
 corpus.json      labels, and which songs are for training, validation and test
 checkpoints/     best (by validation loss) and last, written by Orbax
 metrics.jsonl    one line for each epoch
-network/         the best weights as a network file, to be taken elsewhere (`deconv_jax.network.file`)
+network/         the best weights as a network file (`deconv_jax.network.file`), batch norm folded
 report.json, report.png    test results beside the baselines; written last
 """
 
@@ -22,6 +22,7 @@ import platformdirs
 from deconv_jax.errors import InputError
 from deconv_jax.importers import named
 from deconv_jax.network.file import DESCRIPTION, Trained, load_network
+from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.sound import audio
@@ -122,8 +123,19 @@ def network(config: dict, classes: int) -> Network:
 _network_of = network
 
 
+State = dict[str, Any]
+"""Arrays by name: "params", "input" (its mean and scale), "opt_state", "step"; with batch norm "batch_stats"; and where
+weights are averaged "average", which holds "params" and "batch_stats" of its own."""
+
+
+def evaluated(state: State) -> State:
+    """What of a state is validated, kept as the best, and explained: variables for `network.apply`."""
+    weights = state.get("average", state)
+    return {k: weights[k] for k in ("params", "batch_stats") if k in weights} | {"input": state["input"]}
+
+
 def load(workdir=None, checkpoint=None, network=None) -> Trained:
-    """Loads a trained network, from wherever the flags of a command say.
+    """Loads a trained network, from wherever the flags of a command say; batch norm folded, where that can be.
 
     Args:
       workdir: folder of the run, whose best checkpoint is taken; a network's name or folder will do as well. If None,
@@ -178,8 +190,9 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
             f"--checkpoint={audio.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
             "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
         ) from None
-    variables = jax.tree.map(jnp.asarray, {"params": stored["params"], "input": stored["input"]})
+    variables = jax.tree.map(jnp.asarray, evaluated(stored))
     check_shapes(net, variables, front, checkpoint)
+    net, variables = fold(net, variables)
     report = workdir / "report.json"
     about = {"config": config, "report": read_json(report, "report") if report.is_file() else None}
     return Trained(net, variables, front, labels, checkpoint, about)
@@ -192,10 +205,14 @@ def check_shapes(net: Network, variables, front: FrontEnd, source: Path) -> None
       InputError: a weight is missing, left over or of another shape; the message names it.
     """
     blank = jax.ShapeDtypeStruct((front.bins, front.clip_frames), np.float32)
-    wanted = jax.eval_shape(net.init, jax.random.key(0), blank)["params"]
+    wanted = jax.eval_shape(net.init, jax.random.key(0), blank)
     flat = {
-        kind: {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(tree)}
-        for kind, tree in (("wanted", wanted), ("found", variables["params"]))
+        kind: {
+            jax.tree_util.keystr(k, simple=True, separator="/"): v.shape
+            for collection in ("params", "batch_stats")
+            for k, v in jax.tree.leaves_with_path(tree.get(collection, {}))
+        }
+        for kind, tree in (("wanted", wanted), ("found", variables))
     }
     for name in sorted(flat["wanted"].keys() | flat["found"].keys()):
         found, need = flat["found"].get(name, "nothing"), flat["wanted"].get(name, "nothing")
