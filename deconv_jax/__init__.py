@@ -24,6 +24,7 @@ _HOMES = {
     "save_network": "network.file",
     "deconvolve_function": "deconvolution.any_model",
     "InputError": "errors",
+    "SettingError": "errors",
 }
 
 __all__ = list(_HOMES)

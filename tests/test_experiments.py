@@ -9,7 +9,7 @@ import soundfile
 from test_cli import command, fails, run  # noqa: F401  # the tiny network is a fixture
 
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import claims, figures, signals
+from deconv_jax.experiments import claims, signals
 from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
@@ -17,6 +17,7 @@ from deconv_jax.network import receptive_field
 from deconv_jax.network.model import paper_network
 from deconv_jax.network.receptive_field import PRINTED
 from deconv_jax.network.spec import Block
+from deconv_jax.pictures import paper
 from deconv_jax.sound.front_end import FrontEnd
 
 RATE = 11025
@@ -217,8 +218,8 @@ def test_words_say_what_a_control_shows_as_well():
 def test_the_sheet_shows_networks_that_never_had_a_value():
     cells = {(layer, name): Average(np.nan, np.nan, 0, 4) for layer in (1, 2) for name in ("a", "b$x$")}
     empty = dict.fromkeys(cells, (np.nan, np.nan))
-    one = figures.Series("trained", "trained", cells, empty)
-    sheet = figures.invariance_sheet([one], ["a", "b$x$"], [1, 2], "title $x$", "caption\n$y$")
+    one = paper.Series("trained", "trained", cells, empty)
+    sheet = paper.invariance_sheet([one], ["a", "b$x$"], [1, 2], "title $x$", "caption\n$y$")
     assert sheet.startswith(b"\x89PNG")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.system import hosts
 
 WRONG_FLAGS = 2
@@ -43,10 +43,8 @@ def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return main(arguments)
     except flags.Error as error:
         return _fail(str(error), WRONG_FLAGS)
-    except ValueError as error:
-        if _is_ours(error):
-            return _fail(str(error), WRONG_FLAGS)
-        raise
+    except SettingError as error:
+        return _fail(str(error), WRONG_FLAGS)
     except (InputError, FloatingPointError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -81,14 +79,6 @@ def numbers(flag: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
-
-
-def _is_ours(error: ValueError) -> bool:
-    """Whether this package raised it, about a setting, and not a library about a defect of ours."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("deconv_jax")
 
 
 def _fail(message: str, status: int) -> int:

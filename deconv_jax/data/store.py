@@ -39,7 +39,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deconv_jax.data.tracks import Track
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.sound import audio
 from deconv_jax.system import runtime, workers
 
@@ -461,7 +461,7 @@ def load_clips(
         cannot be written.
     """
     if not 0 <= failed_share <= 1:
-        raise ValueError(f"config.data.failed_share must be 0 to 1, not {failed_share}")
+        raise SettingError(f"config.data.failed_share must be 0 to 1, not {failed_share}")
     flat = [track for tracks in parts.values() for track in tracks]
     settings = (folder, front_end.sample_rate, front_end.clip_samples, per_song)
     if share[1] > 1:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.sound import audio
 
 PARTS = ("train", "validation", "test")
@@ -291,7 +291,7 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
     """
     fractions = [float(f) for f in fractions]
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"config.data.split must be three positive numbers that add up to 1, not {fractions}")
+        raise SettingError(f"config.data.split must be three positive numbers that add up to 1, not {fractions}")
     number, folds = _fold(fold)
     if any(t.part for t in tracks):
         if fold:
@@ -325,7 +325,7 @@ def _fold(fold: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", str(fold))
     number, folds = map(int, match.groups()) if match else (0, 0)
     if not (folds >= 3 and 1 <= number <= folds):
-        raise ValueError(
+        raise SettingError(
             f"config.data.fold must be empty or a number of a fold like 2/5, the second of five (of three at least: "
             f"one to train, one to validate, one to test), not {fold!r}"
         )
@@ -357,7 +357,7 @@ def _split_songs(tracks: list[Track], fractions: list[float], seed: int) -> dict
 def _given_parts(tracks: list[Track], fractions: list[float], seed: int) -> dict[str, list[Track]]:
     """The parts that an index gives; those that it does not are taken out of its training part."""
     if odd := {t.part for t in tracks} - set(PARTS):
-        raise ValueError(f"a track's part must be one of {PARTS} if any track has one, not {sorted(odd)[0]!r}")
+        raise SettingError(f"a track's part must be one of {PARTS} if any track has one, not {sorted(odd)[0]!r}")
     parts = {part: [t for t in tracks if t.part == part] for part in PARTS}
     if not parts["train"]:
         raise InputError("the index puts no track that can be used into the training part: one is needed")

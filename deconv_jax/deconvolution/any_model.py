@@ -50,6 +50,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
+from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import METHODS
 
 _LINEAR = frozenset(
@@ -123,18 +124,18 @@ def deconvolve_function(
         has no rule for; the message names it.
     """
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+        raise SettingError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     magnitude = jnp.asarray(magnitude)
     traced = jax.make_jaxpr(layer_map)(magnitude)
     if len(traced.out_avals) != 1:
-        raise ValueError(f"layer_map must return one array, the layer's map, not {len(traced.out_avals)}")
+        raise SettingError(f"layer_map must return one array, the layer's map, not {len(traced.out_avals)}")
     count = traced.out_avals[0].shape[-1]
     chosen = np.arange(count) if features is None else np.asarray(features)
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
-        raise ValueError(f"features must be a list of at least one whole number, not {features!r}")
+        raise SettingError(f"features must be a list of at least one whole number, not {features!r}")
     wrong = chosen[(chosen < 0) | (chosen >= count)]
     if wrong.size:
-        raise ValueError(f"feature {wrong[0]} does not exist: the map has features 0 to {count - 1}")
+        raise SettingError(f"feature {wrong[0]} does not exist: the map has features 0 to {count - 1}")
 
     def changed(x):
         return _run(traced.jaxpr, traced.consts, [x], [True], method)[0][0]
@@ -210,7 +211,7 @@ def _step(equation, inputs: list, along: list[bool], method: str) -> tuple[list,
         or (name == "select_n" and not along[0])
     ):
         return plainly(), [True] * count
-    raise ValueError(
+    raise SettingError(
         f'method "{method}" has no rule for the step "{name}" of this function, which is neither linear nor a maximum '
         'nor a rectifier (relu, relu6, leaky_relu); use method "gradient", give the step a custom_vjp, or, if it '
         "stands before the first layer, compute it outside"

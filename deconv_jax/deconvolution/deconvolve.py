@@ -29,6 +29,7 @@ import numpy as np
 from jax import lax
 
 from deconv_jax.deconvolution import winograd
+from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import check_method, pass_back
 from deconv_jax.network.layers import average_back, back_pads, convolve_back, pads, unpool
 from deconv_jax.network.model import Network, Trace
@@ -120,14 +121,14 @@ def sweep(
     chosen = check_features(network.blocks, layer, features)
     magnitude = jnp.asarray(magnitude, jnp.float32)
     if magnitude.ndim not in (2, 3):
-        raise ValueError(f"magnitude must be (freq, time) or (clips, freq, time), not of shape {magnitude.shape}")
+        raise SettingError(f"magnitude must be (freq, time) or (clips, freq, time), not of shape {magnitude.shape}")
     single = magnitude.ndim == 2
     batch = magnitude[None] if single else magnitude
     clips, bins, frames = batch.shape
     blocks = resolved(network.blocks[:layer], (bins, frames))
     check_method(method, (b.activation for b in blocks))
     if norm_back not in NORM_BACKS:
-        raise ValueError(f"norm_back must be one of {', '.join(NORM_BACKS)}, not {norm_back!r}")
+        raise SettingError(f"norm_back must be one of {', '.join(NORM_BACKS)}, not {norm_back!r}")
     if path == "auto" and isinstance(magnitude, jax.core.Tracer):
         path = "plain"  # within the user's own jit or grad; the other path is compiled by itself
     path = chosen_path(blocks, path, method)
@@ -210,14 +211,14 @@ def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] 
       ValueError: layer or feature does not exist.
     """
     if not 1 <= layer <= len(blocks):
-        raise ValueError(f"layer {layer} does not exist: this network has layers 1 to {len(blocks)}")
+        raise SettingError(f"layer {layer} does not exist: this network has layers 1 to {len(blocks)}")
     maps = blocks[layer - 1].maps
     chosen = np.arange(maps) if features is None else np.asarray(features)
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
-        raise ValueError(f"features must be a list of at least one whole number, not {features!r}")
+        raise SettingError(f"features must be a list of at least one whole number, not {features!r}")
     wrong = chosen[(chosen < 0) | (chosen >= maps)]
     if wrong.size:
-        raise ValueError(f"feature {wrong[0]} does not exist: layer {layer} has features 0 to {maps - 1}")
+        raise SettingError(f"feature {wrong[0]} does not exist: layer {layer} has features 0 to {maps - 1}")
     return chosen.astype(np.int32)
 
 
@@ -401,10 +402,10 @@ def used_variables(variables, layer: int) -> dict:
 def chosen_path(blocks: Sequence[Block], path: str, method: str = "deconvnet") -> str:
     """The path that will be taken; ValueError if there is none of that name or it does not cover the blocks."""
     if path not in PATHS:
-        raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
+        raise SettingError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
     covered = method == "deconvnet" and winograd.covers(blocks)
     if path == "winograd" and not covered:
-        raise ValueError(
+        raise SettingError(
             'path "winograd" needs the deconvnet method, and 3×3 kernels, SAME padding, ReLU and 2×2 max-pools in '
             'every block; use "plain"'
         )

@@ -47,6 +47,7 @@ import numpy as np
 from jax import lax
 from jax.lax import optimization_barrier as barrier
 
+from deconv_jax.errors import SettingError
 from deconv_jax.network.layers import FILTER, IN, OUT
 from deconv_jax.network.spec import NO_WINNER, Block
 from deconv_jax.system import runtime
@@ -147,15 +148,15 @@ def _compiled(arguments, size, group):
 def _check(pooled, switches, kernels, size):
     shape = (1, *tuple(size))
     if len(switches) != len(kernels):
-        raise ValueError(f"{len(kernels)} kernels but {len(switches)} switches")
+        raise SettingError(f"{len(kernels)} kernels but {len(switches)} switches")
     for layer, (s, k) in enumerate(zip(switches, kernels, strict=False), 1):
         if k.shape[:3] != (3, 3, shape[0]):
-            raise ValueError(f"layer {layer}: kernel {k.shape}, not (3, 3, {shape[0]}, maps)")
+            raise SettingError(f"layer {layer}: kernel {k.shape}, not (3, 3, {shape[0]}, maps)")
         shape = (k.shape[3], shape[1] // 2, shape[2] // 2)
         if s.shape[1:] != shape[1:] + shape[:1]:
-            raise ValueError(f"layer {layer}: switches {s.shape}, not (clips, {shape[1]}, {shape[2]}, {shape[0]})")
+            raise SettingError(f"layer {layer}: switches {s.shape}, not (clips, {shape[1]}, {shape[2]}, {shape[0]})")
     if pooled.shape != switches[-1].shape:
-        raise ValueError(f"pooled map {pooled.shape}, switches {switches[-1].shape}")
+        raise SettingError(f"pooled map {pooled.shape}, switches {switches[-1].shape}")
 
 
 def _one_group(pooled, switches, kernels, transformed, features, size):

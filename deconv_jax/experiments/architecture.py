@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax.experiments import figures
 from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
 from deconv_jax.measures import kernels
 from deconv_jax.network import receptive_field
+from deconv_jax.pictures import paper
 from deconv_jax.training.workdir import Trained, write_csv, write_json
 
 
@@ -23,7 +23,7 @@ def table1(trained: Trained, out: Path) -> None:
         if papers:
             row |= dict(zip(("paper_ms", "paper_hz"), receptive_field.PRINTED[extent.layer - 1], strict=True))
         rows.append(row)
-    write_bytes(out / "table1.png", figures.table(found, papers))
+    write_bytes(out / "table1.png", paper.table(found, papers))
     write_csv(out / "table1.csv", rows)
     write_json(out / "table1.json", {"layers": rows} | made_with(trained))
 
@@ -65,7 +65,7 @@ def figure4(trained: Trained, out: Path) -> str:
             row |= {"label_before_training": initial.labels[index]}
             row |= {"correlation_with_before_training": kept[index]}
         rows.append(row)
-    write_bytes(out / "figure4.png", figures.kernel_sheet(found, sentence))
+    write_bytes(out / "figure4.png", paper.kernel_sheet(found, sentence))
     write_csv(out / "figure4.csv", rows)
     about = {"sentence": sentence, "counts": counts, "by_chance": expected, "kernels": rows}
     write_json(out / "figure4.json", about | made_with(trained))

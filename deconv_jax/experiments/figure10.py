@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 import deconv_jax
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.errors import InputError
-from deconv_jax.experiments import claims, figures, output, signals
+from deconv_jax.errors import InputError, SettingError
+from deconv_jax.experiments import claims, output, signals
 from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes
 from deconv_jax.measures import invariance
 from deconv_jax.music import stimuli
 from deconv_jax.network.model import Network
+from deconv_jax.pictures import paper
 from deconv_jax.results import clip_folder
 from deconv_jax.sound import audio
 from deconv_jax.training.workdir import Trained, write_csv, write_json
@@ -52,7 +53,7 @@ def figure9(trained: Trained, out: Path) -> None:
     magnitude = np.abs(np.asarray(clip_folder.analyse_clip(front, waveform)[0]))
     title = "Model signal: pure sine in G4, six positions of major, then of minor"
     seconds = len(waveform) / front.sample_rate
-    sheet = figures.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)
+    sheet = paper.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)
     write_bytes(out / "figure9.png", sheet)
 
 
@@ -80,7 +81,7 @@ def figure10(
     for layer in settings.layers:
         deconvolve.check_features(trained.network.blocks, layer, None)
     if settings.view == "mask" and not front.linear:
-        raise ValueError("--spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
+        raise SettingError("--spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
     if null is not None:
         _check_null(trained, null)
     if folder is None:
@@ -106,7 +107,7 @@ def figure10(
         f"all attributes, {settings.draws} draws)."
     )
     title = "Correlation of deconvolved spectrograms, by layer, beside its controls"
-    sheet = figures.invariance_sheet(series, attributes, settings.layers, title, "\n".join([rule, "", *sentences]))
+    sheet = paper.invariance_sheet(series, attributes, settings.layers, title, "\n".join([rule, "", *sentences]))
     write_bytes(out / "figure10.png", sheet)
     write_csv(out / "figure10.csv", report["averages"])
     about = {
@@ -265,7 +266,7 @@ def _left_out(measured: Correlations, layer: int) -> str:
     return sentence
 
 
-def _series(measured: Correlations, cells: dict, pairs: dict, layers: Sequence[int]) -> list[figures.Series]:
+def _series(measured: Correlations, cells: dict, pairs: dict, layers: Sequence[int]) -> list[paper.Series]:
     """What the plot shows: one entry for all networks with random weights."""
     parts = _parts(pairs)
     averages = {
@@ -294,5 +295,5 @@ def _series(measured: Correlations, cells: dict, pairs: dict, layers: Sequence[i
         if name in ("random", "null"):
             apart = {cell: cells["trained"][cell] - cells[name][cell] for cell in cells["trained"]}
             differences = {cell: (e.mean, *e.interval) for cell, e in apart.items()}
-        found.append(figures.Series(title, name, own, intervals, spread, differences))
+        found.append(paper.Series(title, name, own, intervals, spread, differences))
     return found

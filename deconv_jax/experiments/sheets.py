@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import figures, output
+from deconv_jax.experiments import output
 from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
 from deconv_jax.measures import features, likeness
+from deconv_jax.pictures import paper
 from deconv_jax.results import clip_folder
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
@@ -77,7 +78,7 @@ def feature_sheets(
                 for index, number in enumerate(numbers)
             ]
         title = f"Layer {layer}: what {len(numbers)} features responded to"
-        sheet = figures.feature_sheet(
+        sheet = paper.feature_sheet(
             names, pictured, after, start, numbers, front.frequencies(), front.clip_seconds, title, called
         )
         write_bytes(out / f"features_layer{layer}.png", sheet)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
 from deconv_jax.sound import audio
 
@@ -103,16 +103,16 @@ def dataset(group, path: str, name: str) -> np.ndarray:
     for part in path.split("/"):
         link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
         if link is None:
-            raise ValueError(f"the weight {path} is missing")
+            raise SettingError(f"the weight {path} is missing")
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"the weight {path} is a link to elsewhere, which is not followed")
+            raise SettingError(f"the weight {path} is a link to elsewhere, which is not followed")
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.dtype.kind not in "fiu":
-        raise ValueError(f"the weight {path} is no array of numbers")
+        raise SettingError(f"the weight {path} is no array of numbers")
     if place.external or place.is_virtual:
-        raise ValueError(f"the weight {path} is stored in another file, which is not read")
+        raise SettingError(f"the weight {path} is stored in another file, which is not read")
     if 4 * int(np.prod(place.shape, dtype=object)) > _MOST:
-        raise ValueError(f"the weight {path} has the shape {place.shape}, which is too large")
+        raise SettingError(f"the weight {path} has the shape {place.shape}, which is too large")
     return np.asarray(place[()], np.float32)
 
 
@@ -144,7 +144,7 @@ class _Legacy:
         name = layer["config"]["name"]
         paths = [_text(p) for p in self.file[name].attrs["weight_names"]]
         if len(paths) != len(wanted):
-            raise ValueError(f"layer {name}: holds {len(paths)} weights where {', '.join(wanted)} are wanted")
+            raise SettingError(f"layer {name}: holds {len(paths)} weights where {', '.join(wanted)} are wanted")
         return {part: dataset(self.file, f"{name}/{path}", self.name) for part, path in zip(wanted, paths, strict=True)}
 
 
@@ -154,7 +154,7 @@ def _model(config, weights, name: str) -> tuple[list[Layer], bool]:
     inside = config["config"]
     given = inside["layers"] if isinstance(inside, dict) else inside  # a list, in Keras 1 and early 2
     if kind != "Sequential" and (kind not in ("Functional", "Model") or not _is_chain(given)):
-        raise ValueError(f"is a model of class {kind}; wanted is a Sequential one, or one whose layers form a chain")
+        raise SettingError(f"is a model of class {kind}; wanted is a Sequential one, or one whose layers form a chain")
     layers: list[Layer] = []
     first = False
     for layer in given:
@@ -184,7 +184,7 @@ def _layer(layer: Mapping[str, Any], weights, begun: bool) -> tuple[list[Layer],
 
     one = kind.endswith("1D")
     if first and one:
-        raise ValueError(f"layer {name}: {kind} with channels first is not known")
+        raise SettingError(f"layer {name}: {kind} with channels first is not known")
     if kind in ("InputLayer", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"):
         weights(layer, [])
         return ([made("dropout", {"rate": config.get("rate", 0.0)})] if "ropout" in kind else []), first
@@ -223,7 +223,7 @@ def _layer(layer: Mapping[str, Any], weights, begun: bool) -> tuple[list[Layer],
         shape = config.get("target_shape", ())
         if len(shape) == 3 and 1 in (shape[0], shape[2]):  # adds the axis of the one map
             return [], first
-    raise ValueError(
+    raise SettingError(
         f"layer {name}: {kind} is not known; known are Conv2D, Conv1D, Dense, BatchNormalization, pooling, global "
         "pooling, ZeroPadding2D, Dropout, Flatten and activations"
     )
@@ -232,10 +232,10 @@ def _layer(layer: Mapping[str, Any], weights, begun: bool) -> tuple[list[Layer],
 def _conv(layer, weights, begun: bool, name: str) -> list[Layer]:
     config, one = layer["config"], layer["class_name"] == "Conv1D"
     if config.get("groups", 1) != 1:
-        raise ValueError(f"layer {name}: grouped convolutions are not known")
+        raise SettingError(f"layer {name}: grouped convolutions are not known")
     dilation = config.get("dilation_rate", 1)
     if any(n != 1 for n in (dilation if isinstance(dilation, list | tuple) else [dilation])):
-        raise ValueError(f"layer {name}: dilated convolutions are not known")
+        raise SettingError(f"layer {name}: dilated convolutions are not known")
     biased = config.get("use_bias", config.get("bias", True))
     arrays = weights(layer, ["kernel", "bias"] if biased else ["kernel"])
     kernel = arrays["kernel"]
@@ -266,15 +266,15 @@ def _norm(layer, weights, begun: bool, name: str) -> Layer:
     last = axis == -1 or (rank is not None and axis == rank - 1) or (rank is None and axis == 3)
     if not begun and len(like) > 1:  # of the input: along its rows (axis 1) or columns (axis 2)
         if axis not in (1, 2) and not (rank == 3 and axis == -1):
-            raise ValueError(
+            raise SettingError(
                 f"layer {name}: normalises axis {axis} of the input, which is neither its rows nor its columns"
             )
         shape = (-1, 1) if axis == 1 else (1, -1)
         found = {k: v.reshape(shape) for k, v in found.items()}
     elif begun and not last and axis != 1:
-        raise ValueError(f"layer {name}: normalises axis {axis}; known is the axis of the maps")
+        raise SettingError(f"layer {name}: normalises axis {axis}; known is the axis of the maps")
     elif begun and axis == 1 and rank == 4 and layer.get("build_config", {})["input_shape"][1] != len(like):
-        raise ValueError(f"layer {name}: normalises axis 1, which is not that of the maps")
+        raise SettingError(f"layer {name}: normalises axis 1, which is not that of the maps")
     return Layer("norm", name, {"epsilon": config.get("epsilon", 1e-3)}, found)
 
 
@@ -291,12 +291,12 @@ def _activation(given, name: str) -> list[Layer]:
     slope = config.get("alpha", config.get("negative_slope", slope))
     if kind == "relu" and config:
         if config.get("threshold") or config.get("max_value") not in (None, 6, 6.0):
-            raise ValueError(f"layer {name}: ReLU with a threshold, or a cap other than 6, is not known")
+            raise SettingError(f"layer {name}: ReLU with a threshold, or a cap other than 6, is not known")
         if slope:
             kind = "leaky_relu"
         if config.get("max_value") is not None:
             if slope:
-                raise ValueError(f"layer {name}: a leaky ReLU with a cap is not known")
+                raise SettingError(f"layer {name}: a leaky ReLU with a cap is not known")
             kind = "relu6"
     if isinstance(slope, Mapping | list):  # an array in newer files
         slope = slope["config"]["value"] if isinstance(slope, Mapping) else slope[0]
@@ -322,14 +322,14 @@ def _keras_03(file, settings: Settings, name: str) -> tuple[list[Layer], bool]:
 
     def weights(group: str, kind: str) -> dict[str, np.ndarray]:
         if not re.fullmatch(r"layer_\d+", group) or int(group[6:]) >= count:
-            raise ValueError(f"{group} is none of its {count} layers, layer_0 to layer_{count - 1}")
+            raise SettingError(f"{group} is none of its {count} layers, layer_0 to layer_{count - 1}")
         parts = {"conv": ("kernel", "bias"), "dense": ("kernel", "bias"), "norm": ("scale", "bias", "mean", "var")}[
             kind
         ]
         found = {part: dataset(file, f"{group}/param_{i}", name) for i, part in enumerate(parts)}
         if kind == "conv":
             if found["kernel"].ndim != 4:
-                raise ValueError(f"{group}/param_0 is {found['kernel'].shape}, wanted are (out, in, rows, columns)")
+                raise SettingError(f"{group}/param_0 is {found['kernel'].shape}, wanted are (out, in, rows, columns)")
             found["kernel"] = np.ascontiguousarray(found["kernel"][:, :, ::-1, ::-1].transpose(2, 3, 1, 0))
         return found
 
@@ -338,7 +338,7 @@ def _keras_03(file, settings: Settings, name: str) -> tuple[list[Layer], bool]:
         if layer.kind == "conv" and layer.options["padding"] == "SAME":
             # A full convolution, cut at (k - 1) // 2: for even kernels one place beside TensorFlow's.
             if layer.options["stride"] != (1, 1):
-                raise ValueError(f"{layer.name}: strides with same padding are not known in files of Keras 0.3")
+                raise SettingError(f"{layer.name}: strides with same padding are not known in files of Keras 0.3")
             around = tuple((n // 2, (n - 1) // 2) for n in layer.weights["kernel"].shape[:2])
             layer = Layer(layer.kind, layer.name, dict(layer.options) | {"padding": around}, layer.weights)
         layers.append(layer)

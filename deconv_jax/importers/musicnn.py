@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
@@ -70,7 +70,7 @@ def import_musicnn(path, folder, model: str = "MTT_vgg") -> Path:
       ValueError: unknown model.
     """
     if model not in MODELS:
-        raise ValueError(f"--model must be one of {', '.join(MODELS)}, not {model!r}")
+        raise SettingError(f"--model must be one of {', '.join(MODELS)}, not {model!r}")
     path, name = Path(path), audio.shown(path)
     index, data = (_bytes(path, f"{model}/{part}", name) for part in (".index", ".data-00000-of-00001"))
     try:
@@ -154,7 +154,7 @@ def bundle(index: bytes, data: bytes) -> dict[str, np.ndarray]:
         if entry.kind != 1:  # DT_FLOAT
             continue
         if entry.size != 4 * int(np.prod(entry.shape, dtype=object)) or entry.offset + entry.size > len(data):
-            raise ValueError(f"the weight {name} does not fit its data")
+            raise SettingError(f"the weight {name} does not fit its data")
         numbers = np.frombuffer(data, "<f4", entry.size // 4, entry.offset)
         found[name] = numbers.reshape(entry.shape).astype(np.float32)
     return found
@@ -163,7 +163,7 @@ def bundle(index: bytes, data: bytes) -> dict[str, np.ndarray]:
 def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a LevelDB table: footer → index block → data blocks."""
     if len(index) < 48 or index[-8:] != (0xDB4775248B80FB57).to_bytes(8, "little"):
-        raise ValueError("its index is no table")
+        raise SettingError("its index is no table")
     footer = index[-48:]
     place = 0
     for _ in range(2):  # the block of metadata, which is empty
@@ -179,9 +179,9 @@ def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Entries of a block; each key shares its beginning with the one before it."""
     if offset + size + 5 > len(index) or size < 4:
-        raise ValueError("its index is cut short")
+        raise SettingError("its index is cut short")
     if index[offset + size]:
-        raise ValueError("its index is compressed, which TensorFlow's own are not")
+        raise SettingError("its index is compressed, which TensorFlow's own are not")
     block = index[offset : offset + size]
     end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
     place, key = 0, b""
@@ -206,7 +206,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
             return value, place
         shift += 7
         if shift > 63:
-            raise ValueError("its index holds a number that never ends")
+            raise SettingError("its index holds a number that never ends")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -223,7 +223,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield tag >> 3, message[place : place + length]
             place += length
         else:
-            raise ValueError("its index holds a field of unknown kind")
+            raise SettingError("its index holds a field of unknown kind")
 
 
 def _entry(message: bytes) -> _Entry:
@@ -238,5 +238,5 @@ def _entry(message: bytes) -> _Entry:
                 sizes = [v for f, v in _fields(dim) if f == 1 and isinstance(v, int)] if isinstance(dim, bytes) else []
                 shape.append(sizes[0] if sizes else 0)
     if numbers.get(3, 0):
-        raise ValueError("its weights lie in several files")
+        raise SettingError("its weights lie in several files")
     return _Entry(numbers.get(1, 0), tuple(shape), numbers.get(4, 0), numbers.get(5, 0))

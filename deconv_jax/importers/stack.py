@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.activations import ACTIVATIONS
 from deconv_jax.network.file import AXES, save_network
 from deconv_jax.network.model import Network
@@ -82,7 +82,7 @@ def save(folder, layers: Sequence[Layer], settings: Settings, source: Mapping[st
         network, variables = assemble(layers, settings, channels_first)
         labels = settings.labels or tuple(f"class {n}" for n in range(network.classes))
         if len(labels) != network.classes:
-            raise ValueError(f"it has {network.classes} outputs, but {len(labels)} labels are given")
+            raise SettingError(f"it has {network.classes} outputs, but {len(labels)} labels are given")
         return save_network(folder, network, variables, settings.front_end, labels, source, settings.axes)
     except ValueError as error:
         raise InputError(f"{audio.shown(source['file'])}: {error}") from None
@@ -128,24 +128,24 @@ class _Stack:
 
     def add(self, layer: Layer) -> None:
         if self.final is not None and layer.kind != "dropout":
-            raise ValueError(f"layer {layer.name}: comes after the {self.final} that ends the network")
+            raise SettingError(f"layer {layer.name}: comes after the {self.final} that ends the network")
         if self.padding is not None and layer.kind != "conv":
-            raise ValueError(f"layer {layer.name}: padding by a layer of its own is known before convolutions only")
+            raise SettingError(f"layer {layer.name}: padding by a layer of its own is known before convolutions only")
         getattr(self, f"_{layer.kind}")(layer)
 
     def _conv(self, layer: Layer) -> None:
         if self.head:
-            raise ValueError(f"layer {layer.name}: a convolution after {self.head} is not known")
+            raise SettingError(f"layer {layer.name}: a convolution after {self.head} is not known")
         kernel = layer.weights["kernel"]
         padding = layer.options.get("padding", "VALID")
         if self.padding is not None:
             if padding != "VALID":
-                raise ValueError(f"layer {layer.name}: pads by itself after a layer that pads; only one is known")
+                raise SettingError(f"layer {layer.name}: pads by itself after a layer that pads; only one is known")
             padding, self.padding = self.padding, None
         number = len(self.blocks) + 1
         below = self.blocks[-1]["maps"] if self.blocks else 1
         if kernel.ndim != 4 or kernel.shape[2] != below:
-            raise ValueError(
+            raise SettingError(
                 f"layer {layer.name}: kernel {kernel.shape} does not take the {below} map(s) below it (rows, columns, "
                 "in, out); grouped convolutions and inputs of several channels are not known"
             )
@@ -171,22 +171,22 @@ class _Stack:
             self.final = name
             return
         if name not in ACTIVATIONS:
-            raise ValueError(
+            raise SettingError(
                 f"layer {layer.name}: the activation {name} is not known; known are {', '.join(ACTIVATIONS)}"
             )
         if self.head:
             if not self.dense:
-                raise ValueError(
+                raise SettingError(
                     f"layer {layer.name}: an activation between the maps and the first dense layer is not known"
                 )
             self.dense[-1] |= {"activation": name, "slope": slope, "maybe_last": False}
             return
         block = self._open(layer)
         if block["activation"] != "linear":
-            raise ValueError(f"layer {layer.name}: is the second activation after one convolution")
+            raise SettingError(f"layer {layer.name}: is the second activation after one convolution")
         if "pooling" in block:
             if block["pooling"] != "max" or name in _FALLING:
-                raise ValueError(
+                raise SettingError(
                     f"layer {layer.name}: {name} after {block['pooling']}-pooling is not known; before it, it is"
                 )
             if block.get("norm") == "pooled":
@@ -195,7 +195,7 @@ class _Stack:
 
     def _raise_norm(self, layer: Layer, block: dict) -> None:
         if not np.all(self.params[f"norm{len(self.blocks)}"]["scale"] > 0):
-            raise ValueError(
+            raise SettingError(
                 f"layer {layer.name}: pooling, batch norm with negative scales, then an activation is an order that "
                 "blocks do not have"
             )
@@ -207,22 +207,22 @@ class _Stack:
         shift = weights["bias"] - weights["mean"] * factor
         if not self.blocks:
             if self.input:
-                raise ValueError(f"layer {layer.name}: is the second batch norm of the input")
+                raise SettingError(f"layer {layer.name}: is the second batch norm of the input")
             if not np.all(factor):
-                raise ValueError(f"layer {layer.name}: has scales of zero, so part of the input is never seen")
+                raise SettingError(f"layer {layer.name}: has scales of zero, so part of the input is never seen")
             self.input = {"mean": _plane(-shift / factor), "scale": _plane(1 / factor)}
             return
         if self.head and (not self.dense or self.dense[-1].get("norm", "none") != "none"):
             if self.folded is not None:
-                raise ValueError(f"layer {layer.name}: is the second batch norm in a row")
+                raise SettingError(f"layer {layer.name}: is the second batch norm in a row")
             self.folded = factor, shift
             return
         target = self.dense[-1] if self.head else self._open(layer)
         features = target["width"] if self.head else target["maps"]
         if factor.shape != (features,):
-            raise ValueError(f"layer {layer.name}: normalises {factor.shape}, not the {features} features before it")
+            raise SettingError(f"layer {layer.name}: normalises {factor.shape}, not the {features} features before it")
         if target.get("norm", "none") != "none":
-            raise ValueError(f"layer {layer.name}: is the second batch norm after one layer")
+            raise SettingError(f"layer {layer.name}: is the second batch norm after one layer")
         target["norm"] = "pooled" if "pooling" in target else "after" if target["activation"] != "linear" else "before"
         target["epsilon"] = epsilon
         name = f"dense_norm{len(self.dense)}" if self.head else f"norm{len(self.blocks)}"
@@ -234,7 +234,7 @@ class _Stack:
     def _pool(self, layer: Layer) -> None:
         block = self._open(layer)
         if "pooling" in block:
-            raise ValueError(f"layer {layer.name}: is the second pooling after one convolution")
+            raise SettingError(f"layer {layer.name}: is the second pooling after one convolution")
         block |= {
             "pooling": layer.options["kind"],
             "pool": tuple(layer.options["window"]),
@@ -249,7 +249,7 @@ class _Stack:
     def _open(self, layer: Layer) -> dict[str, Any]:
         if not self.blocks or self.head:
             where = f"after {self.head}" if self.head else "before the first convolution"
-            raise ValueError(f"layer {layer.name}: {layer.kind} {where} is not known")
+            raise SettingError(f"layer {layer.name}: {layer.kind} {where} is not known")
         return self.blocks[-1]
 
     def _flatten(self, layer: Layer) -> None:
@@ -263,7 +263,7 @@ class _Stack:
 
     def _dense(self, layer: Layer) -> None:
         if not self.head:
-            raise ValueError(
+            raise SettingError(
                 f"layer {layer.name}: a dense layer on maps needs flatten or global pooling before it, and a "
                 "convolution before that"
             )
@@ -271,7 +271,7 @@ class _Stack:
         if self.folded is not None:
             factor, shift = self.folded
             if len(factor) != len(weights["kernel"]):
-                raise ValueError(f"layer {layer.name}: a batch norm of {len(factor)} features does not fit before it")
+                raise SettingError(f"layer {layer.name}: a batch norm of {len(factor)} features does not fit before it")
             bias = weights.get("bias", np.zeros(weights["kernel"].shape[1], np.float32))
             weights = {"kernel": weights["kernel"] * factor[:, None], "bias": bias + shift @ weights["kernel"]}
             self.folded = None
@@ -287,22 +287,22 @@ class _Stack:
 
     def finish(self, channels_first: bool) -> tuple[Network, dict]:
         if not self.blocks:
-            raise ValueError("it has no convolution")
+            raise SettingError("it has no convolution")
         if not self.head:
-            raise ValueError("it ends in maps: wanted are flatten or global pooling after the last convolution")
+            raise SettingError("it ends in maps: wanted are flatten or global pooling after the last convolution")
         if self.folded is not None:
-            raise ValueError("it ends in a batch norm that no dense layer follows")
+            raise SettingError("it ends in a batch norm that no dense layer follows")
         blocks = tuple(Block(**b) for b in self.blocks)
         classes = blocks[-1].maps
         if self.dense:
             last = self.dense.pop()
             if last["activation"] != "linear" or last.get("norm", "none") != "none":
-                raise ValueError(f"layer {last['name']}: its outputs are not followed by softmax, sigmoid or nothing")
+                raise SettingError(f"layer {last['name']}: its outputs are not followed by softmax, sigmoid or nothing")
             classes = last["width"]
             output = self.params.pop(f"dense{len(self.dense) + 1}")
             self.params["output"] = {"bias": np.zeros(classes, np.float32)} | output
         elif self.head == "flatten":
-            raise ValueError("it has no dense layer after its flattened maps")
+            raise SettingError("it has no dense layer after its flattened maps")
         kept = ("width", "activation", "slope", "norm", "epsilon", "use_bias")
         network = Network(
             blocks=blocks,
@@ -333,7 +333,7 @@ class _Stack:
         if self.settings.mean is None and self.settings.scale is None:
             return self.input
         if not np.all(scale):
-            raise ValueError("the spec's input scale holds zeros; the input is divided by it")
+            raise SettingError("the spec's input scale holds zeros; the input is divided by it")
         if self.input:  # ((x - m) / s - m') / s'
             return {"mean": mean + scale * self.input["mean"], "scale": scale * self.input["scale"]}
         return {"mean": mean, "scale": scale}
@@ -343,7 +343,9 @@ class _Stack:
         try:
             array = np.asarray(default if value is None else value, np.float32)
         except (TypeError, ValueError):
-            raise ValueError(f"the spec's input {name} must be a number, or a list of one for each frequency") from None
+            raise SettingError(
+                f"the spec's input {name} must be a number, or a list of one for each frequency"
+            ) from None
         axis = self.settings.axes.index("freq")
         if array.ndim == 1:
             array = array.reshape((-1, 1) if axis == 0 else (1, -1))
@@ -387,32 +389,32 @@ def settings(given: Mapping[str, Any]) -> Settings:
     """`Settings` from a spec's fields; ValueError names a field that is wrong."""
     known = ("front_end", "labels", "axes", "final", "input", "layers")
     if not isinstance(given, Mapping):
-        raise ValueError(f"must be a mapping with the fields {', '.join(known)}")
+        raise SettingError(f"must be a mapping with the fields {', '.join(known)}")
     for field in given:
         if field not in known:
-            raise ValueError(f"the field {field} is unknown; known are {', '.join(known)}")
+            raise SettingError(f"the field {field} is unknown; known are {', '.join(known)}")
     front = given.get("front_end")
     if not isinstance(front, Mapping):
-        raise ValueError(
+        raise SettingError(
             "front_end is missing: sample_rate, n_fft, hop, clip_seconds and what differs from the defaults"
         )
     fields = {f.name for f in dataclasses.fields(FrontEnd)}
     if wrong := sorted(set(front) - fields):
-        raise ValueError(f"front_end.{wrong[0]} is unknown; known are {', '.join(sorted(fields))}")
+        raise SettingError(f"front_end.{wrong[0]} is unknown; known are {', '.join(sorted(fields))}")
     axes = tuple(given.get("axes", AXES[0]))
     if axes not in AXES:
-        raise ValueError(f"axes must be [freq, time] or [time, freq], not {given['axes']}")
+        raise SettingError(f"axes must be [freq, time] or [time, freq], not {given['axes']}")
     if given.get("final") not in (None, *FINALS):
-        raise ValueError(f"final must be one of {', '.join(FINALS)}, not {given['final']!r}")
+        raise SettingError(f"final must be one of {', '.join(FINALS)}, not {given['final']!r}")
     labels = given.get("labels")
     if labels is not None and not (isinstance(labels, list) and labels):
-        raise ValueError("labels must be a list of names")
+        raise SettingError("labels must be a list of names")
     around = given.get("input") or {}
     if not isinstance(around, Mapping) or set(around) - {"mean", "scale"}:
-        raise ValueError("input may hold mean and scale only")
+        raise SettingError("input may hold mean and scale only")
     layers = given.get("layers") or []
     if not isinstance(layers, list):
-        raise ValueError("layers must be a list")
+        raise SettingError("layers must be a list")
     named = None if labels is None else tuple(map(str, labels))
     mean, scale = around.get("mean"), around.get("scale")
     return Settings(FrontEnd(**front), named, axes, given.get("final"), mean, scale, tuple(layers))
@@ -454,16 +456,16 @@ def spelled(
         elif isinstance(given, Mapping) and len(given) == 1:
             kind, value = next(iter(given.items()))
         else:
-            raise ValueError(f"{place}: wanted is a word or one word with its options, not {given!r:.80}")
+            raise SettingError(f"{place}: wanted is a word or one word with its options, not {given!r:.80}")
         options = dict(value) if isinstance(value, Mapping) else {}
         name = str(options.pop("weights", f"{place} ({kind})"))
 
         def take(known, options=options, place=place, kind=kind):
             if wrong := sorted(set(options) - set(known)):
-                raise ValueError(f"{place}: {kind} has no option {wrong[0]}; known are weights, {', '.join(known)}")
+                raise SettingError(f"{place}: {kind} has no option {wrong[0]}; known are weights, {', '.join(known)}")
 
         if kind in ("conv", "norm", "dense") and not (isinstance(value, Mapping) and "weights" in value):
-            raise ValueError(f"{place}: {kind} needs the name of its weights, as in {kind}: {{weights: NAME}}")
+            raise SettingError(f"{place}: {kind} needs the name of its weights, as in {kind}: {{weights: NAME}}")
         if kind == "conv":
             take(("padding", "stride"))
             padding, stride = _padding(options.get("padding", "valid"), place), _pair(options.get("stride", 1), place)
@@ -496,10 +498,10 @@ def spelled(
             default = {"leaky_relu": 0.01, "elu": 1.0}.get(kind, 0.0)
             slope = default if value is None else value
             if not isinstance(slope, int | float):
-                raise ValueError(f"{place}: {kind} takes a number, not {value!r:.80}")
+                raise SettingError(f"{place}: {kind} takes a number, not {value!r:.80}")
             found.append(Layer("activation", name, {"name": kind, "slope": slope}))
         else:
-            raise ValueError(f"{place}: {kind!r} is no layer that is known")
+            raise SettingError(f"{place}: {kind!r} is no layer that is known")
     return found
 
 
@@ -507,7 +509,7 @@ def _spelled_norm(name: str, options: dict, weights: Mapping[str, np.ndarray], e
     epsilon = float(options.get("epsilon", epsilon))
     stored = options.get("stored", "variance")
     if stored not in ("variance", "deviation"):
-        raise ValueError(f"{place}: stored must be variance or deviation, not {stored!r}")
+        raise SettingError(f"{place}: stored must be variance or deviation, not {stored!r}")
     if stored == "deviation":  # (x - mean) / (deviation + ε)
         weights, epsilon = dict(weights) | {"var": (weights["var"] + epsilon) ** 2}, 0.0
     return Layer("norm", name, {"epsilon": epsilon}, weights)
@@ -516,7 +518,7 @@ def _spelled_norm(name: str, options: dict, weights: Mapping[str, np.ndarray], e
 def _pair(value, place: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
     if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-        raise ValueError(f"{place}: wanted is a whole number or two of them, not {value!r:.80}")
+        raise SettingError(f"{place}: wanted is a whole number or two of them, not {value!r:.80}")
     return pair[0], pair[1]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
 from deconv_jax.sound import audio
 
@@ -115,7 +115,7 @@ def _arrays(state: Mapping[str, np.ndarray], prefix: str, kind: str, begun: bool
         key = f"{prefix}.{part}"
         if key not in state:
             near = sorted(k for k in state if k.endswith(f".{part}"))
-            raise ValueError(f"the weight {key} is missing; it has {', '.join(near[:8]) or 'none of that kind'}")
+            raise SettingError(f"the weight {key} is missing; it has {', '.join(near[:8]) or 'none of that kind'}")
         return np.asarray(state[key], np.float32)
 
     if kind == "norm":
@@ -126,14 +126,14 @@ def _arrays(state: Mapping[str, np.ndarray], prefix: str, kind: str, begun: bool
     kernel = take("weight")
     if kind == "dense":
         if kernel.ndim != 2:
-            raise ValueError(f"the weight {prefix}.weight is {kernel.shape}, wanted is (out, in)")
+            raise SettingError(f"the weight {prefix}.weight is {kernel.shape}, wanted is (out, in)")
         kernel = kernel.T
     elif kernel.ndim == 3:  # (out, in, steps) → (rows, columns, in, out)
         kernel = kernel.transpose(2, 1, 0)[None] if begun else kernel.transpose(1, 2, 0)[:, :, None]
     elif kernel.ndim == 4:
         kernel = kernel.transpose(2, 3, 1, 0)
     else:
-        raise ValueError(f"the weight {prefix}.weight is {kernel.shape}, wanted is (out, in, rows, columns)")
+        raise SettingError(f"the weight {prefix}.weight is {kernel.shape}, wanted is (out, in, rows, columns)")
     found = {"kernel": np.ascontiguousarray(kernel)}
     return found | ({"bias": take("bias")} if f"{prefix}.bias" in state else {})
 
@@ -165,13 +165,13 @@ def _module(kind: str, m, name: str, begun: bool) -> list[Layer]:
         for field in fields:
             value = getattr(m, field, 1)
             if any(v not in (1, False) for v in (value if isinstance(value, list | tuple) else [value])):
-                raise ValueError(f"layer {name}: {kind} with {field}={value} is not known")
+                raise SettingError(f"layer {name}: {kind} with {field}={value} is not known")
 
     state = {f"{name}.{k}": v.numpy(force=True) for k, v in m.state_dict().items()}
     if kind in ("Conv1d", "Conv2d"):
         plain("dilation", "groups")
         if m.padding_mode != "zeros":
-            raise ValueError(f"layer {name}: padding_mode={m.padding_mode} is not known")
+            raise SettingError(f"layer {name}: padding_mode={m.padding_mode} is not known")
         padding: Any = m.padding.upper() if isinstance(m.padding, str) else around(m.padding)
         if one and isinstance(padding, str):
             padding = ("VALID", padding)
@@ -180,20 +180,20 @@ def _module(kind: str, m, name: str, begun: bool) -> list[Layer]:
         ]
     if kind in ("BatchNorm1d", "BatchNorm2d"):
         if m.running_mean is None:
-            raise ValueError(f"layer {name}: keeps no running statistics")
+            raise SettingError(f"layer {name}: keeps no running statistics")
         return [Layer("norm", name, {"epsilon": m.eps}, _arrays(state, name, "norm", begun))]
     if kind == "Linear":
         return [Layer("dense", name, {}, _arrays(state, name, "dense", begun))]
     if match := re.fullmatch(r"(Max|Avg)Pool[12]d", kind):
         plain("dilation", "ceil_mode")
         if getattr(m, "divisor_override", None) is not None:
-            raise ValueError(f"layer {name}: {kind} with divisor_override={m.divisor_override} is not known")
+            raise SettingError(f"layer {name}: {kind} with divisor_override={m.divisor_override} is not known")
         options: dict[str, Any] = {"kind": "max" if match[1] == "Max" else "average", "window": plane(m.kernel_size)}
         options |= {"count_padding": m.count_include_pad} if match[1] == "Avg" else {}
         return [Layer("pool", name, options | {"stride": plane(m.stride), "padding": around(m.padding)})]
     if match := re.fullmatch(r"Adaptive(Max|Avg)Pool[12]d", kind):
         if any(n != 1 for n in np.ravel(m.output_size)):
-            raise ValueError(f"layer {name}: adaptive pooling to {m.output_size} is not known; to 1 it is")
+            raise SettingError(f"layer {name}: adaptive pooling to {m.output_size} is not known; to 1 it is")
         return [Layer("global_pool", name, {"kind": "max" if match[1] == "Max" else "average"})]
     if kind == "Flatten":
         return [Layer("flatten", name)]
@@ -207,7 +207,7 @@ def _module(kind: str, m, name: str, begun: bool) -> list[Layer]:
     if kind in words:
         changed = {"GELU": ("approximate", "none"), "Softplus": ("beta", 1)}.get(kind)
         if changed and getattr(m, changed[0]) != changed[1]:
-            raise ValueError(f"layer {name}: {m} is not known with these options")
+            raise SettingError(f"layer {name}: {m} is not known with these options")
         slope = getattr(m, "negative_slope", getattr(m, "alpha", 0.0))
         return [Layer("activation", name, {"name": words[kind], "slope": float(slope)})]
-    raise ValueError(f"layer {name}: {kind} is not known; known are Conv, BatchNorm, pooling, Linear and activations")
+    raise SettingError(f"layer {name}: {kind} is not known; known are Conv, BatchNorm, pooling, Linear and activations")

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deconv_jax.deconvolution import deconvolve
+from deconv_jax.errors import SettingError
 from deconv_jax.measures import likeness
 from deconv_jax.network.model import Network
 from deconv_jax.sound.levels import RANGE_DB
@@ -124,7 +125,7 @@ def input_correlations(magnitudes: np.ndarray, pairs: np.ndarray, view: str = "l
 
 def _check_view(view: str) -> None:
     if view not in VIEWS:
-        raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
+        raise SettingError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
 
 
 @functools.partial(jax.jit, static_argnames="view")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
 from deconv_jax.system.runtime import cache_dir, cores, end_with_parent
@@ -140,7 +141,7 @@ def normalise_loudness(
     for _ in range(20):
         rms = float(np.sqrt(signal @ signal / signal.size)) if signal.size else 0.0
         if not rms > 0:
-            raise ValueError("a silent waveform cannot be brought to a loudness")
+            raise SettingError("a silent waveform cannot be brought to a loudness")
         peak = max(signal.max(), -signal.min())
         if abs(20 * np.log10(rms / wanted)) < 0.1 and peak <= ceiling:
             return signal.astype(np.float32)
@@ -150,7 +151,7 @@ def normalise_loudness(
             size = np.abs(signal[above])
             rounded = knee + (ceiling - knee) * np.tanh((size - knee) / (ceiling - knee))
             signal[above] = np.copysign(rounded, signal[above])
-    raise ValueError(f"the waveform does not reach {level_dbfs} dBFS under a peak of {ceiling}")
+    raise SettingError(f"the waveform does not reach {level_dbfs} dBFS under a peak of {ceiling}")
 
 
 def make_song(genre: str, seed: int, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -198,9 +199,9 @@ def files(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0) -> li
         ValueError: if a number is out of range.
     """
     if not 1 <= songs_per_genre <= SONGS_PER_SEED:
-        raise ValueError(f"songs_per_genre is {songs_per_genre}; give 1 to {SONGS_PER_SEED}")
+        raise SettingError(f"songs_per_genre is {songs_per_genre}; give 1 to {SONGS_PER_SEED}")
     if seed < 0:
-        raise ValueError(f"seed is {seed}; give a whole number from 0")
+        raise SettingError(f"seed is {seed}; give a whole number from 0")
     settings = {
         "composer": COMPOSER_VERSION,
         "sample_rate": SAMPLE_RATE,

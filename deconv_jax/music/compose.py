@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.music import styles
 from deconv_jax.music.styles import CHORDS, GENRES, SCALES, STYLES
 
@@ -177,9 +178,9 @@ def plan(genre: str, seed: int) -> Song:
         ValueError: if the genre is unknown or the seed is negative.
     """
     if genre not in GENRES:
-        raise ValueError(f"genre {genre!r} is not one of {', '.join(GENRES)}")
+        raise SettingError(f"genre {genre!r} is not one of {', '.join(GENRES)}")
     if seed < 0:
-        raise ValueError(f"seed {seed} is negative; songs are numbered from 0")
+        raise SettingError(f"seed {seed} is negative; songs are numbered from 0")
     style = STYLES[genre]
     dice = _dice(genre, seed, _PLAN)
     tempo = dice.between(*dice.pick(style.tempi))

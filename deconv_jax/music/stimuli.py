@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.sound.auralisation import rms
 
 RECIPE = 1
@@ -136,11 +137,11 @@ class Stimulus:
 
     def __post_init__(self):
         if not self.chord.hits or not all(self.chord.hits):
-            raise ValueError(f"chord {self.chord.name!r} must have at least one hit, and each at least one note")
+            raise SettingError(f"chord {self.chord.name!r} must have at least one hit, and each at least one note")
         if not self.rhythm.beats or min(self.rhythm.beats) <= 0:
-            raise ValueError(f"rhythm {self.rhythm.name!r} must be beats above 0, not {self.rhythm.beats}")
+            raise SettingError(f"rhythm {self.rhythm.name!r} must be beats above 0, not {self.rhythm.beats}")
         if not self.tempo > 0:
-            raise ValueError(f"tempo must be above 0 beats per minute, not {self.tempo}")
+            raise SettingError(f"tempo must be above 0 beats per minute, not {self.tempo}")
 
     @property
     def onsets(self) -> np.ndarray:
@@ -211,7 +212,7 @@ def synthesise(stimulus: Stimulus, sample_rate: int = 11025) -> np.ndarray:
     pitches = np.concatenate(stimulus.pitches)
     if pitches.min() < 0 or pitches.max() > 127 or hertz(pitches.max()) >= sample_rate / 2:
         wrong = pitches.max() if pitches.min() >= 0 else pitches.min()
-        raise ValueError(
+        raise SettingError(
             f"a note of MIDI number {wrong:g} ({hertz(wrong):.0f} Hz) cannot be played at {sample_rate} Hz: "
             "notes go from 0 to 127 and below half of the sample rate"
         )

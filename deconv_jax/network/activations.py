@@ -19,6 +19,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from deconv_jax.errors import SettingError
+
 METHODS = ("deconvnet", "guided", "gradient")
 
 RECTIFIERS = ("relu", "relu6", "leaky_relu", "linear")
@@ -73,10 +75,10 @@ def check_method(method: str, names) -> None:
       ValueError: unknown method, or an activation that it has no rule for; the message says why.
     """
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+        raise SettingError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     for name in names:
         if method != "gradient" and name not in RECTIFIERS:
-            raise ValueError(
+            raise SettingError(
                 f'method "{method}" has no rule for the activation {name}: it is no rectifier, so the image would '
                 'depend on the arbitrary level of the signal; use method "gradient"'
             )

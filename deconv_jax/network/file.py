@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
 from deconv_jax.sound import audio
@@ -170,31 +170,31 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
     weights_name = weights_name or name
     top = _mapping(description, name, "it")
     if top.get("format") != FORMAT:
-        raise ValueError(f'{name}: format is {top.get("format")!r}, wanted is "{FORMAT}"')
+        raise SettingError(f'{name}: format is {top.get("format")!r}, wanted is "{FORMAT}"')
     version = top.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"{name}: version is {version!r}, wanted is a whole number from 1")
+        raise SettingError(f"{name}: version is {version!r}, wanted is a whole number from 1")
     if version > VERSION:
-        raise ValueError(
+        raise SettingError(
             f"{name}: version {version} is newer than this deconv_jax knows ({VERSION}); install a newer deconv_jax"
         )
     _known(top, ("format", "version", "front_end", "axes", "network", "labels", "source"), name, "")
     axes = tuple(top.get("axes", AXES[0])) if isinstance(top.get("axes", AXES[0]), list | tuple) else ()
     if axes not in AXES:
-        raise ValueError(f'{name}: axes must be ["freq", "time"] or ["time", "freq"], not {top["axes"]!r}')
+        raise SettingError(f'{name}: axes must be ["freq", "time"] or ["time", "freq"], not {top["axes"]!r}')
     front_end = _built(FrontEnd, top.get("front_end", {}), name, "front_end")
     labels = top.get("labels")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{name}: labels must be a list of at least one name, not {labels!r}")
+        raise SettingError(f"{name}: labels must be a list of at least one name, not {labels!r}")
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise ValueError(f"{name}: labels has {twice!r} twice; every class needs a name of its own")
+        raise SettingError(f"{name}: labels has {twice!r} twice; every class needs a name of its own")
     network = read_spec(top.get("network"), len(labels), name)
     try:
         size = (front_end.bins, front_end.clip_frames)
         layer_sizes(network.blocks if axes == AXES[0] else turned_blocks(network.blocks), size)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise SettingError(f"{name}: {error}") from None
     variables = _nested(weights, weights_name)
     if axes == AXES[1]:
         _check_weights(network, variables, (size[1], size[0]), weights_name)
@@ -212,11 +212,11 @@ def read_spec(fields, classes: int, name: str) -> Network:
     fields = dict(_mapping(fields, name, "network"))
     blocks = fields.pop("blocks", None)
     if not isinstance(blocks, list) or not blocks:
-        raise ValueError(f"{name}: network.blocks must be a list of at least one block, not {blocks!r}")
+        raise SettingError(f"{name}: network.blocks must be a list of at least one block, not {blocks!r}")
     built = tuple(_built(Block, b, name, f"network.blocks[{i}]") for i, b in enumerate(blocks))
     dense = fields.pop("dense", [])
     if not isinstance(dense, list):
-        raise ValueError(f"{name}: network.dense must be a list, not {dense!r}")
+        raise SettingError(f"{name}: network.dense must be a list, not {dense!r}")
     layers = tuple(
         _built(Dense, {"width": d} if isinstance(d, int) else d, name, f"network.dense[{i}]")
         for i, d in enumerate(dense)
@@ -224,14 +224,14 @@ def read_spec(fields, classes: int, name: str) -> Network:
     _known(fields, ("classes", "dropout", "log", "head", "final", "output"), name, "network.")
     for field, known in (("head", HEADS), ("final", FINALS), ("log", (True, False)), ("output", (True, False))):
         if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
-            raise ValueError(
+            raise SettingError(
                 f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
             )
     dropout = fields.get("dropout", 0.0)
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"{name}: network.dropout must be at least 0 and below 1, not {dropout!r}")
+        raise SettingError(f"{name}: network.dropout must be at least 0 and below 1, not {dropout!r}")
     if fields.pop("classes", classes) != classes:
-        raise ValueError(f"{name}: network.classes differs from the number of labels, {classes}")
+        raise SettingError(f"{name}: network.classes differs from the number of labels, {classes}")
     return Network(blocks=built, dense=layers, classes=classes, **fields)
 
 
@@ -284,14 +284,14 @@ def _described(network: Network) -> dict[str, Any]:
 
 def _mapping(value, name: str, field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: {field} must be a mapping of fields, not {value!r:.60}")
+        raise SettingError(f"{name}: {field} must be a mapping of fields, not {value!r:.60}")
     return value
 
 
 def _known(fields, known: Sequence[str], name: str, prefix: str) -> None:
     for field in fields:
         if field not in known:
-            raise ValueError(f"{name}: {prefix}{field} is unknown; known are {', '.join(known)}")
+            raise SettingError(f"{name}: {prefix}{field} is unknown; known are {', '.join(known)}")
 
 
 def _built(kind, fields, name: str, place: str):
@@ -309,12 +309,12 @@ def _built(kind, fields, name: str, place: str):
             "str": isinstance(value, str),
         }.get(wanted, True)
         if not fits:
-            raise ValueError(f"{name}: {place}.{field} must be {_WORDS[wanted]}, not {value!r:.60}")
+            raise SettingError(f"{name}: {place}.{field} must be {_WORDS[wanted]}, not {value!r:.60}")
     values = {k: int(v) if specs[k].type is int else _tuples(v) for k, v in fields.items()}
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: {place}: {error}") from None
+        raise SettingError(f"{name}: {place}: {error}") from None
 
 
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
@@ -334,12 +334,12 @@ def _nested(weights: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     tree: dict[str, Any] = {"params": {}}
     for key, value in weights.items():
         if value.dtype != np.float32:
-            raise ValueError(f"{name}: weight {key} is of type {value.dtype}, wanted is float32")
+            raise SettingError(f"{name}: weight {key} is of type {value.dtype}, wanted is float32")
         if not np.isfinite(value).all():
-            raise ValueError(f"{name}: weight {key} holds values that are no numbers (NaN or infinity)")
+            raise SettingError(f"{name}: weight {key} holds values that are no numbers (NaN or infinity)")
         parts = key.split("/")
         if parts[0] not in ("params", "batch_stats", "input") or len(parts) != (2 if parts[0] == "input" else 3):
-            raise ValueError(f"{name}: weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
+            raise SettingError(f"{name}: weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
         place = tree
         for part in parts[:-1]:
             place = place.setdefault(part, {})
@@ -357,16 +357,16 @@ def _check_weights(network: Network, variables, size: tuple[int, int], name: str
     for part in ("mean", "scale"):
         shape = found.pop(f"input/{part}", None)
         if shape is not None and (len(shape) != 2 or any(n not in (1, m) for n, m in zip(shape, size, strict=True))):
-            raise ValueError(f"{name}: weight input/{part} is {shape}, which does not fit an input of {size}")
+            raise SettingError(f"{name}: weight input/{part} is {shape}, which does not fit an input of {size}")
         if shape is not None and part == "scale" and not np.all(variables["input"]["scale"]):
-            raise ValueError(f"{name}: weight input/scale holds zeros; the input is divided by it")
+            raise SettingError(f"{name}: weight input/scale holds zeros; the input is divided by it")
     for key in sorted(wanted.keys() | found.keys()):
         if key not in found:
-            raise ValueError(f"{name}: weight {key} is missing; wanted is one of shape {wanted[key]}")
+            raise SettingError(f"{name}: weight {key} is missing; wanted is one of shape {wanted[key]}")
         if key not in wanted:
-            raise ValueError(f"{name}: weight {key} is left over: the network that {DESCRIPTION} describes has none")
+            raise SettingError(f"{name}: weight {key} is left over: the network that {DESCRIPTION} describes has none")
         if found[key] != wanted[key]:
-            raise ValueError(f"{name}: weight {key} is {found[key]} where the network needs {wanted[key]}")
+            raise SettingError(f"{name}: weight {key} is {found[key]} where the network needs {wanted[key]}")
 
 
 def _flat_shapes(tree) -> dict[str, Any]:

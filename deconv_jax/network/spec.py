@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import ACTIVATIONS
 from deconv_jax.network.layers import pads
 
@@ -73,25 +74,27 @@ class Block:
         for name in ("kernel", "pool", "stride", "conv_stride"):
             pair = getattr(self, name)
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(_whole(n, 1) for n in pair):
-                raise ValueError(f"block.{name} must be two whole numbers of at least 1, not {pair}")
+                raise SettingError(f"block.{name} must be two whole numbers of at least 1, not {pair}")
             object.__setattr__(self, name, tuple(int(n) for n in pair))
         if not _whole(self.maps, 1):
-            raise ValueError(f"block.maps must be at least 1, not {self.maps}")
+            raise SettingError(f"block.maps must be at least 1, not {self.maps}")
         for name in ("padding", "pool_padding"):
             object.__setattr__(self, name, _padding(name, getattr(self, name)))
         if any(n >= size for pair, size in zip(_pairs(self.pool_padding), self.pool, strict=True) for n in pair):
-            raise ValueError(f"block.pool_padding must be smaller than the window {self.pool}, not {self.pool_padding}")
+            raise SettingError(
+                f"block.pool_padding must be smaller than the window {self.pool}, not {self.pool_padding}"
+            )
         if self.pool[0] * self.pool[1] >= NO_WINNER and self.pooling == "max":
-            raise ValueError(f"block.pool must hold fewer than {NO_WINNER} cells, not {self.pool}")
+            raise SettingError(f"block.pool must hold fewer than {NO_WINNER} cells, not {self.pool}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"block.dropout must be at least 0 and below 1, not {self.dropout}")
+            raise SettingError(f"block.dropout must be at least 0 and below 1, not {self.dropout}")
         _check_layer("block", self)
         if not isinstance(self.count_padding, bool):
-            raise ValueError(f"block.count_padding must be true or false, not {self.count_padding!r}")
+            raise SettingError(f"block.count_padding must be true or false, not {self.count_padding!r}")
         if self.norm not in NORMS:
-            raise ValueError(f"block.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+            raise SettingError(f"block.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
         if self.pooling not in POOLINGS:
-            raise ValueError(f"block.pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
+            raise SettingError(f"block.pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
 
     def convolved(self, length, axis: int):
         """Length of the convolution's output along an axis (0 frequency, 1 time); ints or integer arrays."""
@@ -118,7 +121,7 @@ def _padding(name: str, given) -> Padding:
     for side in given if isinstance(given, list | tuple) and len(given) == 2 else ["?"]:
         numbers = isinstance(side, list | tuple) and len(side) == 2 and all(_whole(n, 0) for n in side)
         if side not in ("SAME", "VALID") and not numbers:
-            raise ValueError(
+            raise SettingError(
                 f'block.{name} must be "SAME", "VALID", or for (frequency, time) a pair of "SAME", "VALID" or two '
                 f"whole numbers (before, after), not {given!r}"
             )
@@ -143,13 +146,13 @@ def _length(length, padding: Padding, axis: int, window, stride):
 
 def _check_layer(kind: str, layer) -> None:
     if layer.activation not in ACTIVATIONS:
-        raise ValueError(f"{kind}.activation must be one of {', '.join(ACTIVATIONS)}, not {layer.activation!r}")
+        raise SettingError(f"{kind}.activation must be one of {', '.join(ACTIVATIONS)}, not {layer.activation!r}")
     for name in ("slope", "epsilon"):
         value = getattr(layer, name)
         if not isinstance(value, int | float) or not 0 <= value < np.inf:
-            raise ValueError(f"{kind}.{name} must be a number of at least 0, not {value!r}")
+            raise SettingError(f"{kind}.{name} must be a number of at least 0, not {value!r}")
     if not isinstance(layer.use_bias, bool):
-        raise ValueError(f"{kind}.use_bias must be true or false, not {layer.use_bias!r}")
+        raise SettingError(f"{kind}.use_bias must be true or false, not {layer.use_bias!r}")
 
 
 def resolved(blocks: Sequence["Block"], size: tuple[int, int]) -> tuple["Block", ...]:
@@ -194,10 +197,10 @@ class Dense:
 
     def __post_init__(self):
         if not _whole(self.width, 1):
-            raise ValueError(f"dense.width must be at least 1, not {self.width}")
+            raise SettingError(f"dense.width must be at least 1, not {self.width}")
         _check_layer("dense", self)
         if self.norm not in NORMS[:3]:
-            raise ValueError(f"dense.norm must be one of {', '.join(NORMS[:3])}, not {self.norm!r}")
+            raise SettingError(f"dense.norm must be one of {', '.join(NORMS[:3])}, not {self.norm!r}")
 
 
 def layer_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -211,7 +214,7 @@ def layer_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> list[tuple[in
         freq, time = block.pooled(sizes[-1][0], 0), block.pooled(sizes[-1][1], 1)
         # A pooling that pads makes something of nothing.
         if min(freq, time, block.convolved(sizes[-1][0], 0), block.convolved(sizes[-1][1], 1)) < 1:
-            raise ValueError(
+            raise SettingError(
                 f"an input of {size[0]} bins × {size[1]} frames leaves nothing for layer {number}: use a longer clip"
             )
         sizes.append((freq, time))

@@ -9,6 +9,8 @@ import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from deconv_jax.errors import SettingError
+
 _IMPORT = re.compile(r'import (\{ [\w$]+(?:, [\w$]+)* \}) from "\./(\w+)\.mjs";')
 _EXPORT = re.compile(r"export (const ([\w$]+) = .*)")
 
@@ -27,7 +29,7 @@ def joined(name: str, folder: Traversable | None = None) -> str:
     def add(name: str, way: tuple[str, ...]) -> None:
         way = (*way, f"{name}.mjs")
         if way[-1] in way[:-1]:
-            raise ValueError(f"modules import each other in a circle: {' → '.join(way)}")
+            raise SettingError(f"modules import each other in a circle: {' → '.join(way)}")
         if name in exports:
             return
         lines, out = [], []
@@ -35,13 +37,13 @@ def joined(name: str, folder: Traversable | None = None) -> str:
             if match := _IMPORT.fullmatch(line):
                 add(match[2], way)
                 if unknown := set(re.findall(r"[\w$]+", match[1])) - set(exports[match[2]]):
-                    raise ValueError(f"{name}.mjs:{number}: {match[2]}.mjs exports no {', '.join(sorted(unknown))}")
+                    raise SettingError(f"{name}.mjs:{number}: {match[2]}.mjs exports no {', '.join(sorted(unknown))}")
                 line = f"const {match[1]} = $${match[2]};"
             elif match := _EXPORT.fullmatch(line):
                 line = match[1]
                 out.append(match[2])
             elif re.match(r"\s*(import|export)\b", line):
-                raise ValueError(f"{name}.mjs:{number}: an import or export of another form: {line.strip()}")
+                raise SettingError(f"{name}.mjs:{number}: an import or export of another form: {line.strip()}")
             lines.append(line)
         exports[name] = out
         script.extend([f"const $${name} = (() => {{", *lines, f"return {{ {', '.join(out)} }};", "})();"])
@@ -49,5 +51,5 @@ def joined(name: str, folder: Traversable | None = None) -> str:
     add(name, ())
     text = "\n".join([*script, "})();", ""])
     if re.search(r"</script|<!--", text, re.IGNORECASE):
-        raise ValueError(f"{name}.mjs or what it imports would end a script element")
+        raise SettingError(f"{name}.mjs or what it imports would end a script element")
     return text

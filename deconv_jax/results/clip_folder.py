@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.network.activations import check_method
 from deconv_jax.page import listening
@@ -81,7 +81,7 @@ def check(trained: Trained, options: Options) -> None:
         deconvolve.check_features(trained.network.blocks, layer, wanted)
     check_method(options.method, (b.activation for b in trained.network.blocks[: max(options.layers)]))
     if (trained.network.log or not trained.front_end.linear) and options.reading == "phase":
-        raise ValueError(
+        raise SettingError(
             "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
             "use --reading=mask"
         )

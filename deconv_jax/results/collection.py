@@ -39,7 +39,7 @@ from deconv_jax.data import tracks
 from deconv_jax.data.store import Stored, StoredWaveforms, store_clips, write_skipped
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import features, randomised
 from deconv_jax.music import builtin
 from deconv_jax.network.activations import check_method
@@ -128,9 +128,9 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
       InputError: there are none, or the table cannot be used. ValueError: an index and files, or a root alone.
     """
     if index and paths:
-        raise ValueError("--index names the songs by itself: leave out files and folders")
+        raise SettingError("--index names the songs by itself: leave out files and folders")
     if root and not index:
-        raise ValueError("--root goes with --index: name a folder without a flag")
+        raise SettingError("--root goes with --index: name a folder without a flag")
     if index:
         try:
             return tracks.index_table(index, root, labelled=False)

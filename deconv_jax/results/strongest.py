@@ -26,7 +26,7 @@ from deconv_jax import __version__
 from deconv_jax.data.store import StoredWaveforms, store_clips
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.page import listening
 from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
@@ -166,7 +166,7 @@ def commonest(songs: np.ndarray, labels: Sequence[str]) -> list[tuple[str, int, 
 def check(trained: Trained, settings: Settings, options: Options) -> None:
     """Compares settings and options with the network before any work is done; raises ValueError as `make` does."""
     if options.by not in ACTIVATIONS:
-        raise ValueError(f"by must be one of {', '.join(ACTIVATIONS)}, not {options.by!r}")
+        raise SettingError(f"by must be one of {', '.join(ACTIVATIONS)}, not {options.by!r}")
     reading = options.reading if options.count else "mask"
     clip_folder.check(trained, clip_folder.Options(settings.layers, reading=reading, method=settings.method))
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.sound.spectrogram import istft, next_frame
 
 READINGS = ("phase", "mask")
@@ -59,10 +60,10 @@ def auralise(
       ValueError: unknown reading, or a clip so long has more frames.
     """
     if reading not in READINGS:
-        raise ValueError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
+        raise SettingError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
     frames = stft.shape[-1]
     if length is not None and length >= hop * frames:
-        raise ValueError(
+        raise SettingError(
             f"length must be below {hop * frames} samples: a clip of {length} has more than {frames} frames"
         )
     image = jnp.maximum(image, 0) if rectify else image
@@ -118,7 +119,7 @@ def match_gain(waveform: np.ndarray, original: np.ndarray, gain: str = "match") 
       ValueError: unknown gain.
     """
     if gain not in GAINS:
-        raise ValueError(f"gain must be one of {', '.join(GAINS)}, not {gain!r}")
+        raise SettingError(f"gain must be one of {', '.join(GAINS)}, not {gain!r}")
     wave = np.asarray(waveform, np.float64)
     peak = float(np.abs(wave).max(initial=0))
     if gain == "none" or peak == 0:

@@ -28,6 +28,7 @@ import numpy as np
 from jax import lax
 
 from deconv_jax.sound.spectrogram import stft
+from deconv_jax.errors import SettingError
 
 KINDS = ("stft", "mel", "cqt")
 SCALES = ("linear", "log1p", "log10", "log", "decibel")
@@ -84,37 +85,37 @@ class FrontEnd:
 
     def __post_init__(self):
         if self.n_fft < 4 or self.n_fft % 2:
-            raise ValueError(f"n_fft must be an even number of at least 4 samples, not {self.n_fft}")
+            raise SettingError(f"n_fft must be an even number of at least 4 samples, not {self.n_fft}")
         if not 0 < self.hop <= self.n_fft // 2:
-            raise ValueError(f"hop must be 1 to n_fft // 2 = {self.n_fft // 2} samples, not {self.hop}")
+            raise SettingError(f"hop must be 1 to n_fft // 2 = {self.n_fft // 2} samples, not {self.hop}")
         if self.sample_rate < 1 or self.clip_seconds <= 0:
-            raise ValueError(
+            raise SettingError(
                 f"sample_rate and clip_seconds must be positive, not {self.sample_rate}, {self.clip_seconds}"
             )
         choices = {"window": WINDOWS, "pad": PADS, "kind": KINDS, "scale": SCALES, "power": (1, 2), "level": LEVELS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, not {getattr(self, name)!r}")
+                raise SettingError(f"{name} must be one of {', '.join(map(str, known))}, not {getattr(self, name)!r}")
         if self.level != "none" and self.kind == "cqt":
-            raise ValueError('level must be "none" for a front end of kind "cqt"')
+            raise SettingError('level must be "none" for a front end of kind "cqt"')
         if self.kind != "stft" and self.bands < 1:
-            raise ValueError(f"bands must be at least 1 for a front end of kind {self.kind!r}, not {self.bands}")
+            raise SettingError(f"bands must be at least 1 for a front end of kind {self.kind!r}, not {self.bands}")
         top = self.fmax or self.sample_rate / 2
         if self.kind == "cqt":
             if self.bins_per_octave < 1 or not self.fmin > 0:
-                raise ValueError(
+                raise SettingError(
                     f"a cqt needs fmin above 0 and bins_per_octave, not {self.fmin}, {self.bins_per_octave}"
                 )
             top = self.fmin * 2 ** ((self.bands - 1) / self.bins_per_octave)
         if not 0 <= self.fmin <= top <= self.sample_rate / 2:
-            raise ValueError(
+            raise SettingError(
                 f"the {self.kind} covers {self.fmin:g} to {top:g} Hz: not rising, or beyond half of the sample rate"
             )
         for name in ("factor", "floor"):
             if getattr(self, name) <= 0 and self.scale != "linear":
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise SettingError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.reference < 0 or self.range < 0:
-            raise ValueError(f"reference and range must be at least 0, not {self.reference}, {self.range}")
+            raise SettingError(f"reference and range must be at least 0, not {self.reference}, {self.range}")
 
     @property
     def clip_samples(self) -> int:
@@ -257,7 +258,7 @@ def lift(front: FrontEnd, image: jax.Array, seen: jax.Array, spectrum: jax.Array
       ValueError: phase reading of an image that is no magnitude.
     """
     if reading == "phase" and not front.linear:
-        raise ValueError("an image of logarithms is no magnitude: use the mask reading")
+        raise SettingError("an image of logarithms is no magnitude: use the mask reading")
     if front.kind == "stft" and (reading == "mask" or front.power == 1):
         return image
     if reading == "phase":

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 
 JOIN_SECONDS = 300
 """How long a process waits for the others to start."""
@@ -44,11 +44,11 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
     host, colon, port = (coordinator or "").rpartition(":")
     if coordinator is not None and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError(f"--coordinator={coordinator}: wanted is the host and a free port of process 0, host:port")
+        raise SettingError(f"--coordinator={coordinator}: wanted is the host and a free port of process 0, host:port")
     if processes is not None and processes < 1:
-        raise ValueError(f"--processes={processes}: must be at least 1")
+        raise SettingError(f"--processes={processes}: must be at least 1")
     if process is not None and not 0 <= process < (processes or process + 1):
-        raise ValueError(f"--process={process}: must be at least 0 and below --processes={processes}")
+        raise SettingError(f"--process={process}: must be at least 0 and below --processes={processes}")
     if coordinator is not None and process:
         _reach(coordinator, host, int(port))
     _say_when_aborted()
@@ -62,7 +62,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
             shutdown_timeout_seconds=24 * 3600,  # while process 0 measures the baselines of a large corpus
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
+        raise SettingError(
             "--distributed: no cluster's environment (Slurm, Open MPI, Kubernetes, Cloud TPU) says what the run "
             f"consists of ({str(error).rstrip('.')}); name --coordinator=HOST:PORT, --processes=N and --process=I"
         ) from None

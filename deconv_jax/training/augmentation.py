@@ -15,6 +15,7 @@ import numpy as np
 
 from deconv_jax.sound.front_end import FrontEnd, in_rows, levelled, scaled
 from deconv_jax.sound.spectrogram import stft
+from deconv_jax.errors import SettingError
 
 EQ_KNOTS = 6
 """Frequencies between which the random equaliser's gain is interpolated."""
@@ -48,7 +49,7 @@ class Augment:
         for field in dataclasses.fields(self):
             value, most = getattr(self, field.name), {"eq_db": 60, "gain_db": 60, "speed": 0.5}.get(field.name, 1)
             if not isinstance(value, int | float) or not 0 <= value <= most:
-                raise ValueError(f"config.augment.{field.name} must be 0 to {most}, not {value!r}")
+                raise SettingError(f"config.augment.{field.name} must be 0 to {most}, not {value!r}")
 
     @property
     def any(self) -> bool:

@@ -10,7 +10,7 @@ from absl import logging
 
 from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
 from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.music import builtin
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -56,22 +56,22 @@ def _built(kind, config: dict, section: str) -> Any:
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get(section, {}).items()}
     known = [f.name for f in dataclasses.fields(kind)]
     if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(f"config.{section}.{unknown[0]} is unknown; known are {', '.join(known)}")
+        raise SettingError(f"config.{section}.{unknown[0]} is unknown; known are {', '.join(known)}")
     return kind(**fields)
 
 
 def _check(recipe: Recipe, augment: Augment, network: Network, front_end: FrontEnd) -> None:
     if network.final != "softmax" or not network.output:
-        raise ValueError("config.network: bin/train trains networks with an output layer and softmax only")
+        raise SettingError("config.network: bin/train trains networks with an output layer and softmax only")
     if front_end.kind == "cqt":
-        raise ValueError("config.front_end: bin/train computes spectrograms as it goes and has no constant-Q transform")
+        raise SettingError("config.front_end: bin/train computes spectrograms as it goes and has no constant-Q transform")
     if recipe.crop_seconds > front_end.clip_seconds:
-        raise ValueError(
+        raise SettingError(
             f"config.train.crop_seconds must be at most config.front_end.clip_seconds ({front_end.clip_seconds:g}), "
             f"not {recipe.crop_seconds:g}"
         )
     if recipe.crop_seconds not in (0, front_end.clip_seconds) and network.head == "flatten":
-        raise ValueError(
+        raise SettingError(
             "config.train.crop_seconds: a network that flattens its maps fits one length only; train on whole clips, "
             "or with config.network.head=average"
         )
@@ -186,7 +186,7 @@ def _tracks(config: dict, cache_dir) -> tuple[list[Track], list[tuple[str, str]]
     data = config["data"]
     split_by = data.get("split_by", "artist")
     if split_by not in ("artist", "song"):
-        raise ValueError(f"config.data.split_by must be artist or song, not {split_by!r}")
+        raise SettingError(f"config.data.split_by must be artist or song, not {split_by!r}")
     skipped: list[tuple[str, str]] = []
     if data.get("index"):
         tracks, skipped = index_table(data["index"], data["root"] or None)

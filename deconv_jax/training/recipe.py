@@ -12,6 +12,7 @@ import optax
 
 from deconv_jax.data.store import Clips
 from deconv_jax.data.tracks import Track
+from deconv_jax.errors import SettingError
 
 OPTIMISERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -66,22 +67,22 @@ class Recipe:
         for field in dataclasses.fields(self):
             name, value = f"config.train.{field.name}", getattr(self, field.name)
             if field.type is int and not (isinstance(value, int) and value >= least.get(field.name, 0)):
-                raise ValueError(f"{name} must be at least {least.get(field.name, 0)}, not {value}")
+                raise SettingError(f"{name} must be at least {least.get(field.name, 0)}, not {value}")
             if field.type is float and not (isinstance(value, int | float) and 0 <= value < np.inf):
-                raise ValueError(f"{name} must be at least 0, not {value}")
+                raise SettingError(f"{name} must be at least 0, not {value}")
         if not self.learning_rate > 0:
-            raise ValueError(f"config.train.learning_rate must be above 0, not {self.learning_rate}")
+            raise SettingError(f"config.train.learning_rate must be above 0, not {self.learning_rate}")
         choices = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "sampling": SAMPLINGS, "keep": KEEPS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"config.train.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise SettingError(f"config.train.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         for name in ("label_smoothing", "average"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"config.train.{name} must be below 1, not {getattr(self, name)}")
+                raise SettingError(f"config.train.{name} must be below 1, not {getattr(self, name)}")
         if self.weight_decay and self.optimiser != "adamw":
-            raise ValueError("config.train.weight_decay needs config.train.optimiser=adamw")
+            raise SettingError("config.train.weight_decay needs config.train.optimiser=adamw")
         if self.validation_steps and not self.steps:
-            raise ValueError("config.train.validation_steps needs config.train.steps in place of epochs")
+            raise SettingError("config.train.validation_steps needs config.train.steps in place of epochs")
 
     def rounds(self, clips: int) -> tuple[int, int]:
         """Steps from one validation to the next, and of the whole training, for so many training clips."""

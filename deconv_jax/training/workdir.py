@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import platformdirs
 
-from deconv_jax.errors import InputError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
 from deconv_jax.network.file import DESCRIPTION, Trained, load_network
 from deconv_jax.network.folding import fold
@@ -109,14 +109,14 @@ def network(config: dict, classes: int) -> Network:
     blocks = []
     for number, name in enumerate(names, 1):
         if name != f"block{number}":
-            raise ValueError(f"config.network has {name} but no block{number}: number the blocks from 1")
+            raise SettingError(f"config.network has {name} but no block{number}: number the blocks from 1")
         try:
             settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop(name).items()}
             blocks.append(Block(**settings))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"config.network.{name}: {error}") from None
+            raise SettingError(f"config.network.{name}: {error}") from None
     if not blocks:
-        raise ValueError("config.network has no block1: at least one block is needed")
+        raise SettingError("config.network has no block1: at least one block is needed")
     return Network(blocks=tuple(blocks), classes=classes, **(fields | {"dense": tuple(fields["dense"])}))
 
 
@@ -150,7 +150,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     """
     if network is not None:
         if workdir is not None or checkpoint is not None:
-            raise ValueError("--network names weights by itself: leave out --workdir and --checkpoint")
+            raise SettingError("--network names weights by itself: leave out --workdir and --checkpoint")
         return named.load(network) if str(network) in named.names() else load_network(network)
     if workdir is not None and checkpoint is None:
         if str(workdir) in named.names():
