@@ -240,35 +240,51 @@ def invariance_sheet(
     heights = (1, 1.15, 0.75) if compared else (1, 1.15)
     grid = figure.add_gridspec(len(heights), len(attributes), height_ratios=heights)
     top = figure.add_subplot(grid[0, :])
-    main = series[0]
-    places = np.arange(len(layers))
-    for index, name in enumerate(attributes):
-        there = [main.averages[layer, name] for layer in layers]
-        shift = (index - (len(attributes) - 1) / 2) * 0.16
-        top.errorbar(
-            places + shift,
-            [a.mean for a in there],
-            [a.deviation for a in there],
-            color=colours[name],
-            marker="o",
-            ms=6,
-            lw=1.5,
-            elinewidth=1,
-            capsize=3,
-            label=name,
-        )
-    top.set_title(f"As the paper plots it: {main.name}, mean ± standard deviation over features and pairs", fontsize=10)
-    top.set_ylabel("mean correlation of images")
-    top.legend(title="pairs that differ in", fontsize=9, title_fontsize=9, ncols=min(4, len(attributes)), loc="best")
+    _as_in_the_paper(top, series[0], colours, layers)
     panels = [figure.add_subplot(grid[1, index]) for index in range(len(attributes))]
+    _beside_controls(panels, series, colours, layers)
+    below: list[Any] = []
+    for index in range(len(attributes) if compared else 0):
+        below.append(figure.add_subplot(grid[2, index], sharey=below[0] if below else None))
+    _minus_controls(below, series[0].name, compared, attributes, layers)
+    for panel in (top, *panels, *below):
+        panel.set_xticks(np.arange(len(layers)), [f"layer {layer}" for layer in layers], fontsize=8)
+        panel.set_xlim(-0.5, len(layers) - 0.5)
+        panel.grid(axis="y", color="0.9", lw=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12, parse_math=False)
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
+    canvas.draw()
+    return png(canvas)
+
+
+def _beside_each_other(count: int, index: int, layers: Sequence[int], apart: float) -> np.ndarray:
+    """Places on the axis of layers for the one of `count` series that stands at `index`."""
+    return np.arange(len(layers)) + (index - (count - 1) / 2) * apart
+
+
+def _as_in_the_paper(panel, main: Series, colours: Mapping[str, str], layers: Sequence[int]) -> None:
+    for index, (name, colour) in enumerate(colours.items()):
+        there = [main.averages[layer, name] for layer in layers]
+        x = _beside_each_other(len(colours), index, layers, 0.16)
+        style: dict[str, Any] = {"marker": "o", "ms": 6, "lw": 1.5, "elinewidth": 1, "capsize": 3}
+        panel.errorbar(x, [a.mean for a in there], [a.deviation for a in there], color=colour, label=name, **style)
+    panel.set_title(
+        f"As the paper plots it: {main.name}, mean ± standard deviation over features and pairs", fontsize=10
+    )
+    panel.set_ylabel("mean correlation of images")
+    panel.legend(title="pairs that differ in", fontsize=9, title_fontsize=9, ncols=min(4, len(colours)), loc="best")
+
+
+def _beside_controls(panels, series: Sequence[Series], colours: Mapping[str, str], layers: Sequence[int]) -> None:
     edges = []
-    for panel, name in zip(panels, attributes, strict=True):
-        drawn = [s for s in series if s.kind != "input"]
+    drawn = [s for s in series if s.kind != "input"]
+    for panel, (name, colour) in zip(panels, colours.items(), strict=True):
         for order, one in enumerate(drawn):
-            x = places + (order - (len(drawn) - 1) / 2) * 0.12
+            x = _beside_each_other(len(drawn), order, layers, 0.12)
             mean = np.array([one.averages[layer, name].mean for layer in layers])
             bounds = np.array([one.intervals[layer, name] for layer in layers]).T
-            style: dict[str, Any] = {"color": colours[name]} | _STYLE[one.kind]
+            style: dict[str, Any] = {"color": colour} | _STYLE[one.kind]
             # A percentile interval need not hold the mean.
             bars = np.clip([mean - bounds[0], bounds[1] - mean], 0, None)
             panel.errorbar(x, mean, bars, elinewidth=1.1, capsize=2.5, label=one.name, **style)
@@ -282,34 +298,25 @@ def invariance_sheet(
             panel.axhline(one.averages[cell].mean, color="black", lw=1, ls=(0, (1, 1.5)), label=one.name, zorder=2)
             panel.axhspan(low, high, color="black", alpha=0.07, lw=0, zorder=0)
             edges += [low, high]
-        panel.set_title(f"pairs that differ in {name}", fontsize=10, color=colours[name], parse_math=False)
-    panels[0].legend(fontsize=8, loc="best")
+        panel.set_title(f"pairs that differ in {name}", fontsize=10, color=colour, parse_math=False)
     known = [e for e in edges if np.isfinite(e)] or [0.0, 1.0]
     margin = 0.05 * (max(known) - min(known)) + 1e-3
     for panel in panels:
         panel.set_ylim(min(known) - margin, max(known) + margin)
+    panels[0].legend(fontsize=8, loc="best")
     panels[0].set_ylabel("mean correlation of images")
-    below: list[Any] = []
-    for index, name in enumerate(attributes if compared else ()):
-        panel = figure.add_subplot(grid[2, index], sharey=below[0] if below else None)
-        below.append(panel)
+
+
+def _minus_controls(panels, main: str, compared: Sequence[Series], attributes, layers: Sequence[int]) -> None:
+    for panel, name in zip(panels, attributes if panels else (), strict=True):
         panel.axhline(0, color="0.4", lw=0.8)
         for order, one in enumerate(compared):
             mean, low, high = np.array([one.differences[layer, name] for layer in layers if one.differences]).T
-            x = places + (order - (len(compared) - 1) / 2) * 0.12
+            x = _beside_each_other(len(compared), order, layers, 0.12)
             bars = np.clip([mean - low, high - mean], 0, None)
             style = _STYLE[one.kind] | {"ls": "none"}
             panel.errorbar(x, mean, bars, elinewidth=1.1, capsize=2.5, label=f"minus {one.name}", **style)
-        panel.set_title(f"{main.name} minus control: {name}", fontsize=9, parse_math=False)
-    if below:
-        below[0].set_ylabel("difference")
-        below[0].legend(fontsize=7, loc="best")
-    for panel in (top, *panels, *below):
-        panel.set_xticks(places, [f"layer {layer}" for layer in layers], fontsize=8)
-        panel.set_xlim(-0.5, len(layers) - 0.5)
-        panel.grid(axis="y", color="0.9", lw=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=12, parse_math=False)
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
-    canvas.draw()
-    return png(canvas)
+        panel.set_title(f"{main} minus control: {name}", fontsize=9, parse_math=False)
+    if panels:
+        panels[0].set_ylabel("difference")
+        panels[0].legend(fontsize=7, loc="best")
