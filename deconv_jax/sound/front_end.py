@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deconv_jax.sound.spectrogram import stft
 from deconv_jax.errors import SettingError
+from deconv_jax.sound.spectrogram import stft
 
 KINDS = ("stft", "mel", "cqt")
 SCALES = ("linear", "log1p", "log10", "log", "decibel")

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deconv_jax.errors import SettingError
 from deconv_jax.sound.front_end import FrontEnd, in_rows, levelled, scaled
 from deconv_jax.sound.spectrogram import stft
-from deconv_jax.errors import SettingError
 
 EQ_KNOTS = 6
 """Frequencies between which the random equaliser's gain is interpolated."""

@@ -64,7 +64,9 @@ def _check(recipe: Recipe, augment: Augment, network: Network, front_end: FrontE
     if network.final != "softmax" or not network.output:
         raise SettingError("config.network: bin/train trains networks with an output layer and softmax only")
     if front_end.kind == "cqt":
-        raise SettingError("config.front_end: bin/train computes spectrograms as it goes and has no constant-Q transform")
+        raise SettingError(
+            "config.front_end: bin/train computes spectrograms as it goes and has no constant-Q transform"
+        )
     if recipe.crop_seconds > front_end.clip_seconds:
         raise SettingError(
             f"config.train.crop_seconds must be at most config.front_end.clip_seconds ({front_end.clip_seconds:g}), "

@@ -75,7 +75,9 @@ class Recipe:
         choices = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "sampling": SAMPLINGS, "keep": KEEPS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise SettingError(f"config.train.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise SettingError(
+                    f"config.train.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                )
         for name in ("label_smoothing", "average"):
             if getattr(self, name) >= 1:
                 raise SettingError(f"config.train.{name} must be below 1, not {getattr(self, name)}")
