@@ -1,11 +1,15 @@
 """The on-disk form: what is written comes back, and what does not fit is refused by name."""
 
+import copy
 import json
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from test_deconvolution_any_network import random_variables
 
@@ -15,7 +19,8 @@ from deconv_jax.errors import InputError
 from deconv_jax.network.file import load_network, save_network, turned, turned_blocks
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, Dense
-from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.page import listening
+from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.training import workdir
 
 FRONT = FrontEnd(sample_rate=1600, n_fft=64, hop=32, clip_seconds=0.4, kind="mel", bands=12, scale="log10")
@@ -88,6 +93,10 @@ def put(*path, value):
     return change
 
 
+def nested(deep):
+    return {"a": nested(deep - 1)} if deep else {}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -115,6 +124,24 @@ def put(*path, value):
         (put("network", "blocks", 0, "count_padding", value=1), ["count_padding must be true or false"]),
         (put("network", "log", value=1), ["network.log must be one of True, False"]),
         (put("network", "heads", value=1), ["network.heads is unknown"]),
+        (put("network", "a\nb", value=1), ["network.a\\nb is unknown"]),
+        (put("network", "dropout", value=True), ["network.dropout must be"]),
+        (put("network", "blocks", 0, "kernel", value=[True, 3]), ["block.kernel must be two whole numbers from 1"]),
+        (put("network", "blocks", 0, "stride", value=[2, 2**31]), ["block.stride", "1,048,576"]),
+        (put("network", "blocks", 0, "padding", value=[[2**19, 2**19], [2**19, 0]]), ["layer 1 has", "numbers"]),
+        (put("front_end", "n_fft", value=9e11), ["front_end: n_fft must be at most 1,048,576, not 9e+11"]),
+        (put("front_end", "sample_rate", value=10**9), ["front_end: sample_rate must be at most 1,000,000"]),
+        (put("front_end", "clip_seconds", value=1e9), ["front_end: clip_seconds must be at most 3,600"]),
+        (put("front_end", "floor", value=float("nan")), ["front_end.floor must be a finite number"]),
+        (put("labels", 1, value="\ud800"), ["labels[1] is no text"]),
+        (put("source", value="my lab"), ["source must be a mapping of fields, not 'my lab'"]),
+        (put("source", value={"a": float("inf")}), ["source.a must be a finite number"]),
+        (put("source", value=nested(99)), ["nested more than 16 deep"]),
+        (put("source", value={"made_by": "bin/train", "test": {"by_clip": 1}}), ["source.test.by_clip must be a map"]),
+        (
+            put("source", value={"made_by": "bin/train", "test": {"by_clip": {"accuracy": "high", "n": 3}}}),
+            ["source.test.by_clip must hold accuracy", "'high'"],
+        ),
     ],
 )
 def test_wrong_descriptions_are_refused_with_file_and_field(stored, tmp_path, change, words):
@@ -141,6 +168,7 @@ def test_wrong_descriptions_are_refused_with_file_and_field(stored, tmp_path, ch
         (lambda w: w.update({"params/conv1/bias": np.ones(2)}), ["params/conv1/bias is of type float64", "float32"]),
         (lambda w: w.update({"params/conv1/bias": np.full(2, np.nan, "f")}), ["params/conv1/bias", "no numbers"]),
         (lambda w: w.update({"input/scale": np.zeros((1, 1), "f")}), ["input/scale holds zeros"]),
+        (lambda w: w["batch_stats/norm1/var"].fill(-0.1), ["batch_stats/norm1/var holds negative variances"]),
         (lambda w: w.update({"input/mean": np.zeros((7, 7), "f")}), ["input/mean is (7, 7)"]),
         (lambda w: w.update({"conv1": np.zeros(1, "f")}), ["conv1 is unknown"]),
     ],
@@ -152,6 +180,64 @@ def test_wrong_weights_are_refused_by_name(stored, tmp_path, change, words):
     assert str(folder / "weights.safetensors") in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_variances_of_zero_need_an_epsilon(stored, tmp_path):
+    def still(weights):
+        weights["batch_stats/norm1/var"].fill(0)
+
+    load_network(damaged(stored[0], tmp_path, weights=still))
+    change = put("network", "blocks", 0, "epsilon", value=0)
+    with pytest.raises(InputError, match=r"batch_stats/norm1/var holds zeros, and the layer's epsilon is 0"):
+        load_network(damaged(stored[0], tmp_path, change, still))
+
+
+ODD = (None, True, -1, 0, 3, 1.5, 2**20, 9e11, 10**30, float("inf"), float("nan"), "", "x", "mel", "SAME", "\ud800")
+ODD = (*ODD, [], {}, [1], [2, 2], [[0, 1], [1, 0]], ["SAME", "VALID"], nested(14), {"test": {}, "made_by": "bin/train"})
+
+
+def places(tree, path=()):
+    """Paths to all fields of a description."""
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [found for key, value in pairs for found in ((*path, key), *places(value, (*path, key)))]
+
+
+@settings(max_examples=int(os.environ.get("NETWORK_FILE_EXAMPLES", "60")), deadline=None, derandomize=True)
+@given(st.data())
+def test_a_changed_file_loads_and_works_or_says_one_clear_line(stored, tmp_path_factory, data):
+    description = json.loads((stored[0] / "network.json").read_text())
+    content = bytearray((stored[0] / "weights.safetensors").read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        *path, last = data.draw(st.sampled_from(places(description)))
+        target = description
+        for key in path:
+            target = target[key]
+        target[last] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
+    for _ in range(data.draw(st.integers(0, 2))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    folder = tmp_path_factory.mktemp("changed")
+    (folder / "network.json").write_text(json.dumps(description))
+    (folder / "weights.safetensors").write_bytes(content)
+    said = ""
+    try:
+        trained = load_network(folder)
+    except InputError as error:
+        said = str(error)
+    if said:
+        assert str(folder) in said
+        assert said.isprintable()
+        return
+    front, size = trained.front_end, (trained.front_end.bins, trained.front_end.clip_frames)
+    seen = jax.ShapeDtypeStruct(size, np.float32)
+    logits, trace = jax.eval_shape(trained.network.apply, trained.variables, seen)
+    assert logits.shape == (len(trained.labels),)
+    assert trace[-1].pooled.shape[-1] == trained.network.blocks[-1].maps
+    assert front.frequencies().shape == (front.bins,)
+    if front.kind != "cqt":
+        clip = jax.ShapeDtypeStruct((front.clip_samples,), np.float32)
+        assert jax.eval_shape(lambda waveform: analyse(front, waveform)[1], clip).shape == size
+    assert all(isinstance(text, str) for row in listening.about(trained) for text in row)
+    json.dumps(trained.about["config"], allow_nan=False).encode()
 
 
 def test_damaged_and_missing_files_are_refused(stored, tmp_path):

@@ -203,6 +203,8 @@ class _Stack:
 
     def _norm(self, layer: Layer) -> None:
         weights, epsilon = layer.weights, float(layer.options.get("epsilon", 1e-3))
+        if not np.all(weights["var"] + epsilon > 0):
+            raise SettingError(f"layer {layer.name}: has variances that are not above zero")
         factor = weights["scale"] / np.sqrt(weights["var"] + epsilon)
         shift = weights["bias"] - weights["mean"] * factor
         if not self.blocks:

@@ -15,6 +15,7 @@ needs.
 
 import dataclasses
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,12 @@ AXES = (("freq", "time"), ("time", "freq"))
 
 _SIZE_LIMIT = 16 * 2**20
 """Bytes of a description; the largest sensible one has some kilobytes."""
+
+_DEEPEST = 16
+"""Mappings and lists within each other; a description has five."""
+
+_CELLS = 2**31
+"""Numbers of a layer's maps for one clip; 8 GiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +147,7 @@ def load_network(folder) -> Trained:
     try:
         network, variables, front_end, labels = _fitted(description, weights, name, audio.shown(folder / WEIGHTS))
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(audio.shown(str(error))) from None  # names in it may hold anything
     return Trained(network, variables, front_end, labels, folder, {"config": description, "report": None})
 
 
@@ -157,8 +164,10 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{name}: cannot be read ({error.strerror or error}); it belongs beside {DESCRIPTION}"
         ) from None
-    except (SafetensorError, TypeError, ValueError, struct.error) as error:
-        raise InputError(f"{name}: is no readable safetensors file ({error}); import or train again") from None
+    except (SafetensorError, TypeError, ValueError, AttributeError, KeyError, struct.error) as error:
+        raise InputError(
+            f"{name}: is no readable safetensors file ({audio.shown(str(error))}); import or train again"
+        ) from None
 
 
 def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name: str | None = None):
@@ -169,6 +178,7 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
     """
     weights_name = weights_name or name
     top = _mapping(description, name, "it")
+    _check_plain(top, name, "it", _DEEPEST)
     if top.get("format") != FORMAT:
         raise SettingError(f'{name}: format is {top.get("format")!r}, wanted is "{FORMAT}"')
     version = top.get("version")
@@ -190,9 +200,10 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
         twice = next(label for label in labels if labels.count(label) > 1)
         raise SettingError(f"{name}: labels has {twice!r} twice; every class needs a name of its own")
     network = read_spec(top.get("network"), len(labels), name)
+    _check_source(top.get("source", {}), name)
+    size = (front_end.bins, front_end.clip_frames)
     try:
-        size = (front_end.bins, front_end.clip_frames)
-        layer_sizes(network.blocks if axes == AXES[0] else turned_blocks(network.blocks), size)
+        _check_sizes(network.blocks if axes == AXES[0] else turned_blocks(network.blocks), size)
     except ValueError as error:
         raise SettingError(f"{name}: {error}") from None
     variables = _nested(weights, weights_name)
@@ -228,7 +239,7 @@ def read_spec(fields, classes: int, name: str) -> Network:
                 f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
             )
     dropout = fields.get("dropout", 0.0)
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
         raise SettingError(f"{name}: network.dropout must be at least 0 and below 1, not {dropout!r}")
     if fields.pop("classes", classes) != classes:
         raise SettingError(f"{name}: network.classes differs from the number of labels, {classes}")
@@ -288,6 +299,52 @@ def _mapping(value, name: str, field: str) -> dict[str, Any]:
     return value
 
 
+def _check_plain(value, name: str, place: str, deep: int) -> None:
+    """Raises ValueError for what JSON can say and files cannot take up again: endless numbers, halves of characters."""
+    if deep == 0:
+        raise SettingError(f"{name}: {place:.200} is nested more than {_DEEPEST} deep")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise SettingError(f"{name}: {place:.200} is no text in UTF-8: {value!a:.60}") from None
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{name}: {place:.200} must be a finite number, not {value}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _check_plain(part, name, f"{place}[{number}]", deep - 1)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _check_plain(key, name, f"a field of {place}", deep)
+            _check_plain(part, name, key if place == "it" else f"{place}.{key}", deep - 1)
+
+
+def _check_source(source, name: str) -> None:
+    """Checks where a network says that it comes from: a mapping; results, if it is of bin/train, as it writes them."""
+    results = _mapping(source, name, "source").get("test")
+    if source.get("made_by") != "bin/train" or results is None:
+        return
+    for by in ("by_clip", "by_song"):
+        found = _mapping(_mapping(results, name, "source.test").get(by), name, f"source.test.{by}")
+        share, count = found.get("accuracy"), found.get("n")
+        if not isinstance(share, int | float) or not 0 <= share <= 1 or not isinstance(count, int) or count < 0:
+            raise SettingError(
+                f"{name}: source.test.{by} must hold accuracy, a number from 0 to 1, and n, a whole one, not "
+                f"{share!r:.30} and {count!r:.30}"
+            )
+
+
+def _check_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> None:
+    """Raises ValueError for an input that is too small for a layer, or maps that are too large for any memory."""
+    sizes = layer_sizes(blocks, size)
+    cells = [size[0] * size[1]]
+    cells += [b.maps * b.convolved(f, 0) * b.convolved(t, 1) for b, (f, t) in zip(blocks, sizes, strict=False)]
+    for number, count in enumerate(cells):
+        if count > _CELLS:
+            what = f"layer {number}" if number else "the input"
+            raise SettingError(f"{what} has {count:.3g} numbers for one clip, more than {_CELLS:.3g}; shorten the clip")
+
+
 def _known(fields, known: Sequence[str], name: str, prefix: str) -> None:
     for field in fields:
         if field not in known:
@@ -337,6 +394,8 @@ def _nested(weights: dict[str, np.ndarray], name: str) -> dict[str, Any]:
             raise SettingError(f"{name}: weight {key} is of type {value.dtype}, wanted is float32")
         if not np.isfinite(value).all():
             raise SettingError(f"{name}: weight {key} holds values that are no numbers (NaN or infinity)")
+        if key.endswith("/var") and np.any(value < 0):
+            raise SettingError(f"{name}: weight {key} holds negative variances")
         parts = key.split("/")
         if parts[0] not in ("params", "batch_stats", "input") or len(parts) != (2 if parts[0] == "input" else 3):
             raise SettingError(f"{name}: weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
@@ -360,6 +419,11 @@ def _check_weights(network: Network, variables, size: tuple[int, int], name: str
             raise SettingError(f"{name}: weight input/{part} is {shape}, which does not fit an input of {size}")
         if shape is not None and part == "scale" and not np.all(variables["input"]["scale"]):
             raise SettingError(f"{name}: weight input/scale holds zeros; the input is divided by it")
+    norms = {f"norm{n}": block.epsilon for n, block in enumerate(network.blocks, 1)}
+    norms |= {f"dense_norm{n}": d.epsilon for n, d in enumerate(network.dense, 1) if isinstance(d, Dense)}
+    for norm, stored in variables.get("batch_stats", {}).items():
+        if not np.all(stored.get("var", 1) + np.float32(norms.get(norm, 1)) > 0):
+            raise SettingError(f"{name}: weight batch_stats/{norm}/var holds zeros, and the layer's epsilon is 0")
     for key in sorted(wanted.keys() | found.keys()):
         if key not in found:
             raise SettingError(f"{name}: weight {key} is missing; wanted is one of shape {wanted[key]}")

@@ -23,6 +23,9 @@ POOLINGS = ("max", "average")
 HEADS = ("flatten", "average", "max")
 FINALS = ("softmax", "sigmoid")
 
+MOST = 2**20
+"""The largest whole number of a spec: nothing that anybody trains is near it, and memory is safe below it."""
+
 Padding = str | tuple[str | tuple[int, int], str | tuple[int, int]]
 
 
@@ -74,10 +77,10 @@ class Block:
         for name in ("kernel", "pool", "stride", "conv_stride"):
             pair = getattr(self, name)
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(_whole(n, 1) for n in pair):
-                raise SettingError(f"block.{name} must be two whole numbers of at least 1, not {pair}")
+                raise SettingError(f"block.{name} must be two whole numbers from 1 to {MOST:,}, not {pair}")
             object.__setattr__(self, name, tuple(int(n) for n in pair))
         if not _whole(self.maps, 1):
-            raise SettingError(f"block.maps must be at least 1, not {self.maps}")
+            raise SettingError(f"block.maps must be a whole number from 1 to {MOST:,}, not {self.maps}")
         for name in ("padding", "pool_padding"):
             object.__setattr__(self, name, _padding(name, getattr(self, name)))
         if any(n >= size for pair, size in zip(_pairs(self.pool_padding), self.pool, strict=True) for n in pair):
@@ -110,7 +113,8 @@ class Block:
 
 
 def _whole(value, least: int) -> bool:
-    return isinstance(value, int | float | np.integer) and bool(int(value) == value and value >= least)
+    number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
+    return number and bool(least <= value <= MOST and int(value) == value)
 
 
 def _padding(name: str, given) -> Padding:
@@ -197,7 +201,7 @@ class Dense:
 
     def __post_init__(self):
         if not _whole(self.width, 1):
-            raise SettingError(f"dense.width must be at least 1, not {self.width}")
+            raise SettingError(f"dense.width must be a whole number from 1 to {MOST:,}, not {self.width}")
         _check_layer("dense", self)
         if self.norm not in NORMS[:3]:
             raise SettingError(f"dense.norm must be one of {', '.join(NORMS[:3])}, not {self.norm!r}")

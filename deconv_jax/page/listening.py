@@ -298,7 +298,7 @@ def _report(trained: Trained) -> dict | None:
     report, source = trained.about.get("report"), trained.about["config"].get("source")
     if report or not isinstance(source, dict) or source.get("made_by") != "bin/train":
         return report
-    return source
+    return {"test": source["test"]} if "test" in source else None
 
 
 def _scores(report: dict | None) -> list[dict]:

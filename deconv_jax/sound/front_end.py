@@ -36,6 +36,9 @@ WINDOWS = ("hann", "hamming", "blackman")
 PADS = ("constant", "reflect")
 LEVELS = ("none", "clip")
 
+LIMITS = {"sample_rate": 10**6, "n_fft": 2**20, "clip_seconds": 3600, "bands": 2**14, "bins_per_octave": 1200}
+"""Hz, samples, seconds, numbers: nothing in use is near them, and filters of sizes below them fit into memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
@@ -84,6 +87,9 @@ class FrontEnd:
     level: str = "none"
 
     def __post_init__(self):
+        for name, most in LIMITS.items():
+            if getattr(self, name) > most:
+                raise SettingError(f"{name} must be at most {most:,}, not {getattr(self, name):g}")
         if self.n_fft < 4 or self.n_fft % 2:
             raise SettingError(f"n_fft must be an even number of at least 4 samples, not {self.n_fft}")
         if not 0 < self.hop <= self.n_fft // 2:
@@ -106,7 +112,15 @@ class FrontEnd:
                 raise SettingError(
                     f"a cqt needs fmin above 0 and bins_per_octave, not {self.fmin}, {self.bins_per_octave}"
                 )
-            top = self.fmin * 2 ** ((self.bands - 1) / self.bins_per_octave)
+            top = self.fmin * 2.0 ** min((self.bands - 1) / self.bins_per_octave, 1000)
+            longest = self.sample_rate / self.fmin / (2 ** (1 / self.bins_per_octave) - 1)
+            if longest > LIMITS["n_fft"]:
+                raise SettingError(
+                    f"a cqt from {self.fmin:g} Hz with {self.bins_per_octave} bins an octave needs filters of "
+                    f"{longest:.3g} samples; at most {LIMITS['n_fft']:,} are known: raise fmin"
+                )
+        elif self.kind == "mel" and self.bands * self.n_fft > 2**28:
+            raise SettingError(f"{self.bands} bands of {self.n_fft} samples are too many for a filterbank in memory")
         if not 0 <= self.fmin <= top <= self.sample_rate / 2:
             raise SettingError(
                 f"the {self.kind} covers {self.fmin:g} to {top:g} Hz: not rising, or beyond half of the sample rate"
