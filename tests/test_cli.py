@@ -16,10 +16,12 @@ import pytest
 import soundfile
 from test_sound_audio import broken_files, tone
 
+from deconv_jax.cli import launch
 from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.sound import audio
 from deconv_jax.sound.auralisation import rms
 from deconv_jax.sound.spectrogram import stft
+from deconv_jax.system import files, locks
 from deconv_jax.training import workdir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,8 +37,8 @@ def run(tmp_path_factory):
         "front_end": {"sample_rate": RATE, "n_fft": 512, "hop": 256, "clip_seconds": 4.0},
         "network": {"block1": {"maps": 4}, "block2": {"maps": 3}, "dense": [8], "dropout": 0.5, "log": False},
     }
-    workdir.write_json(folder / "config.json", config)
-    workdir.write_json(folder / "corpus.json", {"labels": ["ballad", "dance"], "songs": {}})
+    files.write_json(folder / "config.json", config)
+    files.write_json(folder / "corpus.json", {"labels": ["ballad", "dance"], "songs": {}})
     network = workdir.network(config, 2)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((257, 173)))["params"]
     params["conv1"]["bias"] = jnp.asarray([0.0, 0.0, -1e6, 0.0])
@@ -218,6 +220,7 @@ def test_an_existing_folder_is_replaced_only_if_auralise_made_it(run, songs, tmp
         (["--layer=2", "--features=3"], 2, ["feature 3", "0 to 2"]),
         (["--features=top:0"], 2, ["top:12"]),
         (["--duration=-1"], 2, ["--duration=-1", "full"]),
+        (["--offset=nan"], 2, ["--offset=nan", "0 to 1e+06"]),
         (["--reading=loud"], 2, ["reading", "phase|mask"]),
         (["--layr=1"], 2, ["layr", "layer"]),
         (["--layer=1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train", "--workdir"]),
@@ -254,6 +257,27 @@ def test_wrong_settings_of_a_training_end_in_one_line(tmp_path, flags, status, w
     if "--workdir" not in flags[0]:
         flags = [*flags, f"--workdir={tmp_path}/run"]
     fails(command("train", *flags, cwd=tmp_path), status, *words)
+
+
+@pytest.mark.parametrize(("flag", "words"), [("--seconds=inf", ["0.1 to 3600"]), ("--offset=nan", ["0 to 1e+06"])])
+def test_numbers_that_are_none_are_refused(flag, words):
+    fails(command("experiments", flag), 2, flag, *words)
+
+
+def test_every_command_that_writes_finds_a_folder_taken(run, tmp_path):
+    """bin/train and bin/sweep: test_system_kill.py, test_results_collection.py."""
+    out = f"--out={tmp_path}"
+    with locks.writing(tmp_path, "--out"):
+        for name, *flags in (
+            ("experiments", f"--workdir={run}", "--experiment=table1"),
+            ("import_network", "--model=MTT_vgg", "none.whl"),
+            ("auralise", f"--workdir={run}", "--layer=1", "none.wav"),
+        ):
+            fails(command(name, out, *flags, cwd=tmp_path), 1, f"{out}: process {os.getpid()} on ", "is at work there")
+
+
+def test_layers_and_features_count_once():
+    assert launch.numbers("features", "5,3,5") == [5, 3]
 
 
 def test_train_ends_with_its_report_and_auralise_explains_what_it_trained(tmp_path, rng):

@@ -298,11 +298,11 @@ def test_what_killed_runs_left_is_removed_once_it_is_old(tmp_path):
     tracks = songs(tmp_path / "music", 1)
     partial = place(tmp_path / "clips") / ".partial"
     partial.mkdir(parents=True)
-    for name, age in (("old", 2 * 3600), ("young", 60)):
+    for name, age in ((".1-0123abcd.partial", 2 * 3600), (".2-0123abcd.partial", 60)):
         (partial / name).touch()
         os.utime(partial / name, (time.time() - age,) * 2)
     store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
-    assert [p.name for p in partial.iterdir()] == ["young"]
+    assert [p.name for p in partial.iterdir()] == [".2-0123abcd.partial"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_stored(tmp_path, monkeypatch):

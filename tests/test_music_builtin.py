@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from deconv_jax.errors import InputError
 from deconv_jax.music import builtin
 from deconv_jax.music import compose as composing
 from deconv_jax.music.builtin import GENRES, build, compose, files, normalise_loudness, plan
@@ -354,7 +355,7 @@ def test_a_song_that_fails_leaves_nothing_behind(tmp_path, quick, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         build(tmp_path, songs_per_genre=1, progress=False)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
@@ -362,7 +363,7 @@ def test_a_song_that_fails_leaves_nothing_behind(tmp_path, quick, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    with pytest.raises(OSError, match=re.escape(str(blocked / "music"))):
+    with pytest.raises(InputError, match=re.escape(str(blocked / "music"))):
         build(blocked / "music", songs_per_genre=1, progress=False)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -281,6 +282,62 @@ def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(
             assert sum(share) == pytest.approx(1, abs=1e-5)
         dead = table["1", "2"]
         assert (dead["inactive"], dead["kind"], dead["difference"], dead["descriptor"]) == ("1", "-1", "nan", "")
+
+
+def rows_in(folder):
+    with (folder / "features.csv").open() as handle:
+        return {(r["layer"], r["feature"]): r for r in csv.DictReader(handle)}
+
+
+def test_a_share_of_the_layers_energy_is_one_of_all_features_whichever_are_wanted(trained, clips, made, tmp_path):
+    options = clip_folder.Options(layers=(1,), chosen=(4, 1), duration=1.0, page="none")
+    found = rows_in(clip_folder.export(trained, clips[:1], tmp_path, options).folders[0])
+    every = rows_in(made.folders[0])
+    assert list(found) == [("1", "4"), ("1", "1")]
+    for key, row in found.items():
+        for name in ("energy_share", "energy", "active_fraction", "gain"):
+            assert float(row[name]) == pytest.approx(float(every[key][name]), rel=1e-4), name
+
+
+def test_without_a_page_no_twin_is_made_unless_it_is_asked_for(trained, clips, made, tmp_path, monkeypatch):
+    real, asked = randomised.twin, []
+    monkeypatch.setattr(randomised, "twin", lambda *given: asked.append(given) or real(*given))
+    options = clip_folder.Options(layers=(1,), duration=1.0, page="none")
+    found = rows_in(clip_folder.export(trained, clips[:1], tmp_path, options).folders[0])
+    assert not asked
+    every = rows_in(made.folders[0])
+    columns = {"difference", "difference_signed", "descriptor", "descriptor_r", "descriptor_r_untrained", "stands_out"}
+    assert {name for name, cell in found["1", "0"].items() if cell == ""} == columns
+    assert found["1", "0"].keys() == every["1", "0"].keys()
+    again = dataclasses.replace(options, untrained=True)
+    found = rows_in(clip_folder.export(trained, clips[:1], tmp_path, again).folders[0])
+    assert len(asked) == 2
+    for name in columns - {"descriptor"}:
+        assert float(found["1", "0"][name]) == pytest.approx(float(every["1", "0"][name]), rel=1e-4, abs=1e-6), name
+    for wrong, words in (
+        ({"page": "single", "untrained": False}, "--page=none"),
+        ({"layers": (1, 1)}, "of 1, 1 one layer is named twice"),
+        ({"chosen": [3, 3]}, "of 3, 3 one feature is named twice"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            clip_folder.export(trained, clips[:1], tmp_path, dataclasses.replace(options, **wrong))
+
+
+@pytest.mark.parametrize(
+    ("config", "music", "shuffled"),
+    [
+        ({"data": {"songs_per_genre": 4}}, "composed by rule, built in", False),
+        ({"data": {"root": "/a/folk", "index": ""}}, "“folk”", False),
+        ({"data": {"root": "/a/sounds", "index": "/b/tracks.csv"}}, "“tracks.csv”", False),
+        ({"data": {"root": "/a/folk", "shuffle_labels": True}}, "“folk”", True),
+        ({"source": {"made_by": "bin/train", "shuffle_labels": True}}, None, True),
+        ({"source": {"made_by": "bin/train"}}, None, False),
+    ],
+)
+def test_the_page_says_what_a_network_was_trained_on(trained, config, music, shuffled):
+    said = dict(listening.about(dataclasses.replace(trained, about={"config": config, "report": None})))
+    assert said.get("Music") == music
+    assert ("at random" in said.get("Labels", "")) == shuffled
 
 
 def test_the_page_says_its_size_and_holds_no_address_and_no_private_path(made):

@@ -29,7 +29,7 @@ from deconv_jax.network.spec import Block
 from deconv_jax.results import collection, statistics, strongest
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.system import workers
+from deconv_jax.system import locks, workers
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = FrontEnd(sample_rate=4000, n_fft=64, hop=32, clip_seconds=0.5)
@@ -281,8 +281,8 @@ def test_two_sweeps_are_never_mixed(songs, store, swept, small_parts):
 
 def test_a_second_run_in_the_same_folder_is_refused(songs, store, small_parts, tmp_path):
     tracks = collection.find_tracks([songs])
-    for held in (".share-1-of-1.lock", ".share-1-of-2.lock"):  # the same share, and one of another cut
-        with filelock.FileLock(tmp_path / held), pytest.raises(InputError, match="another run is at work"):
+    for held in (locks.LOCK, ".share-1-of-2.lock"):  # the whole, and a share of it
+        with filelock.FileLock(tmp_path / held), pytest.raises(InputError, match="another process is at work there"):
             collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
     with pytest.raises(ValueError, match="layer 3 does not exist"):
         collection.sweep(trained(), tracks, tmp_path, store, collection.Settings((3,)))
@@ -290,6 +290,38 @@ def test_a_second_run_in_the_same_folder_is_refused(songs, store, small_parts, t
     with pytest.raises(InputError, match=r"was not made by bin/sweep"):
         collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
     assert (tmp_path / "statistics.parquet").read_bytes() == b"mine"
+
+
+def sing(path, seed):
+    """Half a second and more of noise: files of one size, whatever the seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.random.default_rng(seed).standard_normal(3000), 4000)
+
+
+def test_a_song_is_what_it_holds_and_not_its_name_and_size(store, small_parts, tmp_path):
+    """Another song in its place is refused; the same one in another place is not."""
+    for number, name in enumerate(("=1+1.wav", "b.wav", "c.wav", "d.wav")):
+        for place in ("here", "there"):
+            sing(tmp_path / place / name, number)
+    here, there = (collection.find_tracks([tmp_path / place]) for place in ("here", "there"))
+    settings = collection.Settings((1,), clips_per_song=2)
+    out = tmp_path / "out"
+    first = collection.sweep(trained(), here, out, store, settings, (0, 2), ONE)
+    assert (first.table, first.missing) == (None, 1)
+    with open(out / "songs.csv", newline="") as handle:
+        assert [row["song"] for row in csv.DictReader(handle)] == ["'=1+1.wav", "b.wav", "c.wav", "d.wav"]
+    again = collection.sweep(trained(), there, out, store, settings, (0, 2), ONE)
+    assert (again.clips, again.missing) == (0, 1)
+    sing(tmp_path / "there" / "b.wav", 9)
+    with pytest.raises(InputError, match=r"holds another sweep: song 2, b\.wav, is another than it was"):
+        collection.sweep(trained(), there, out, store, settings, (0, 2), ONE)
+    found = collection.sweep(trained(), here, out, store, settings, (1, 2), ONE)
+    before = found.table.read_bytes()
+    for lost in (False, True):  # with the store, and without
+        with pytest.raises(InputError, match=r"song 2, b\.wav, is another"):
+            collection.sweep(trained(), there, out, tmp_path / "none" if lost else store, settings, devices=ONE)
+        assert found.table.read_bytes() == before
+    assert collection.sweep(trained(), here, out, tmp_path / "none", settings, devices=ONE).clips == 0
 
 
 def planted(path):

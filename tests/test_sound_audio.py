@@ -7,6 +7,7 @@ import soundfile
 
 from deconv_jax.errors import InputError
 from deconv_jax.sound import audio
+from deconv_jax.system import files
 
 RATE = 11025
 
@@ -99,6 +100,31 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
     assert [str(f.relative_to(tmp_path)) for f in found] == ["a.FLAC", "b.wav", "sub/c.mp3", "notes.txt"]
 
 
+def test_folders_that_a_command_filled_are_left_out_unless_they_are_named(tmp_path, caplog):
+    made = [
+        *("out/song/original.wav", "out/song/features.csv", "out/song/manifest.json", "out/song/layer1/f000.wav"),
+        *("swept/top/index.html", "swept/top/top.json", "swept/top/layer1/f000-01.flac"),
+        *("experiments/signals/signals.csv", "experiments/signals/hits.csv", "experiments/signals/recipe.json"),
+        "experiments/signals/000_sine.wav",
+    ]
+    mine = ["song.wav", "out/mine.wav", "swept/other/a.flac", "manifest.json", "signals.csv", "original.wav"]
+    for name in (*made, *mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    caplog.set_level("INFO", "deconv_jax")
+    found = audio.find([tmp_path])
+    assert [str(f.relative_to(tmp_path)) for f in found] == [
+        "original.wav",
+        "out/mine.wav",
+        "song.wav",
+        "swept/other/a.flac",
+    ]
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path}/experiments/signals and 2 more: left out")
+    named = audio.find([tmp_path / "out" / "song"])
+    assert [f.name for f in named] == ["f000.wav", "original.wav"]
+
+
 def test_names_are_shown_on_one_line_whatever_they_hold():
     assert audio.shown("a\nb\x1b[31m.wav") == "a\\nb\\x1b[31m.wav"
     assert audio.shown(b"\xff.wav") == "\\xff.wav"
@@ -108,7 +134,7 @@ def test_writing_fails_without_a_trace(tmp_path):
     path = tmp_path / "a.wav"
     audio.write(path, tone(0.1), RATE)
     before = path.read_bytes()
-    with contextlib.suppress(RuntimeError), audio.replacing(path) as temporary:
+    with contextlib.suppress(RuntimeError), files.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == before

@@ -10,6 +10,7 @@ import soundfile
 
 from deconv_jax.cli import train
 from deconv_jax.errors import InputError
+from deconv_jax.system import files
 from deconv_jax.training import checkpoints, loop, workdir
 
 CONFIG = {
@@ -267,7 +268,7 @@ def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_
 def test_a_checkpoint_of_another_architecture_is_refused_by_its_weight(finished, tmp_path):
     other = workdir.read_json(finished[0] / "config.json", "run")
     other["network"]["block2"]["maps"] = 7
-    workdir.write_json(tmp_path / "config.json", other)
+    files.write_json(tmp_path / "config.json", other)
     (tmp_path / "corpus.json").write_bytes((finished[0] / "corpus.json").read_bytes())
     with pytest.raises(InputError, match=r"another architecture: conv2/bias is \(6,\).*needs \(7,\)"):
         workdir.load(tmp_path, workdir.load(finished[0]).checkpoint)

@@ -13,12 +13,12 @@ import sys
 
 from absl import flags
 
-from deconv_jax.cli.launch import launch, numbers
+from deconv_jax.cli.launch import define_number, launch, numbers
 
 _LAYER = flags.DEFINE_string("layer", "5", "Layer to explain, from 1; several as in 1,3; or all.")
 _FEATURES = flags.DEFINE_string("features", "all", "all, a list of numbers from 0 as in 3,17, or top:N by energy.")
-_OFFSET = flags.DEFINE_float(
-    "offset", None, "Seconds to skip in every file (default: 0; 12 in the built-in excerpts).", lower_bound=0.0
+_OFFSET = define_number(
+    "offset", None, "Seconds to skip in every file (default: 0; 12 in the built-in excerpts).", 0.0, 1e6
 )
 _DURATION = flags.DEFINE_string("duration", "4", "Seconds to explain, or full for the whole file.")
 _READING = flags.DEFINE_enum(
@@ -34,6 +34,9 @@ _PAGE = flags.DEFINE_enum(
     ["single", "folder", "none"],
     "The page, OUT/index.html. single: all in one file. folder: beside the folders, for much (default for "
     "--layer=all, --duration=full and more than eight files).",
+)
+_UNTRAINED = flags.DEFINE_boolean(
+    "untrained", None, "--page=none: compare with an untrained twin all the same, which takes twice as long again."
 )
 _EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
@@ -78,13 +81,13 @@ def _seconds(text: str) -> float | None:
 
 
 def _auralise(arguments: list[str]) -> int:
-    layers = None if _LAYER.value == "all" else numbers("layer", _LAYER.value)
+    layers = None if _LAYER.value == "all" else sorted(numbers("layer", _LAYER.value))
     chosen, duration = _chosen(_FEATURES.value), _seconds(_DURATION.value)
     from deconv_jax.errors import InputError
     from deconv_jax.music import builtin
     from deconv_jax.results import clip_folder
     from deconv_jax.sound import audio
-    from deconv_jax.system import runtime
+    from deconv_jax.system import files, runtime
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
@@ -100,19 +103,17 @@ def _auralise(arguments: list[str]) -> int:
         duration=duration,
         method=_METHOD.value,
         norm_back=_NORM_BACK.value,
+        untrained=_UNTRAINED.value,
     )
-    clip_folder.check(trained, options)
-    built_in, named = [], []
-    try:
-        if _EXCERPTS.value or not arguments:
-            built_in = builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
-        named = audio.find(arguments)
-    except OSError as error:
-        raise InputError(f"--cache_dir: {error.strerror}") from None
+    clip_folder.check(trained, dataclasses.replace(options, page=_PAGE.value or "single"))
+    built_in = []
+    if _EXCERPTS.value or not arguments:
+        built_in = builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
+    named = audio.find(arguments)
     paths = [*built_in, *named]
     if arguments and not named:
         raise InputError(
-            f"{', '.join(map(audio.shown, arguments))}: holds no sound files; name a file or another folder"
+            f"{', '.join(map(files.shown, arguments))}: holds no sound files; name a file or another folder"
         )
     much = layers is None or duration is None or len(paths) > 8
     options = dataclasses.replace(options, page=_PAGE.value or ("folder" if much else "single"))

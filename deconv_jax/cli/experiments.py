@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deconv_jax.cli.launch import launch, numbers
+from deconv_jax.cli.launch import define_number, launch, numbers
 
 _EXPERIMENT = flags.DEFINE_enum(
     "experiment",
@@ -30,8 +30,8 @@ _LAYER = flags.DEFINE_string("layer", "all", "features, invariance: layers, from
 _FEATURES = flags.DEFINE_string(
     "features", None, "features: numbers from 0 as in 3,17 (default: four active and distinct ones of each layer)."
 )
-_OFFSET = flags.DEFINE_float(
-    "offset", None, "features: seconds to skip in every file (default: 0; 12 in the built-in ones).", lower_bound=0.0
+_OFFSET = define_number(
+    "offset", None, "features: seconds to skip in every file (default: 0; 12 in the built-in ones).", 0.0, 1e6
 )
 _SPECTROGRAM = flags.DEFINE_enum(
     "spectrogram",
@@ -50,7 +50,9 @@ _NULL_WORKDIR = flags.DEFINE_string("null_workdir", None, "invariance: run of a 
 _SIGNALS = flags.DEFINE_string(
     "signals", None, "invariance: folder with signals.csv (a column file, and one for each attribute) and the files."
 )
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "invariance: length that is compared, from each signal's beginning.", 0.1)
+_SECONDS = define_number(
+    "seconds", 2.0, "invariance: length that is compared, from each signal's beginning.", 0.1, 3600.0
+)
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Where the built-in music is kept (default: the platform's cache).")
 
 
@@ -58,12 +60,11 @@ def _experiments(arguments: list[str]) -> int:
     wanted = {"table1", "kernels", "features", "invariance"} if _EXPERIMENT.value == "all" else {_EXPERIMENT.value}
     if arguments and "features" not in wanted:
         raise flags.Error(f"{arguments[0]!r}: --experiment={_EXPERIMENT.value} takes no sound files")
-    layers = None if _LAYER.value == "all" else sorted(set(numbers("layer", _LAYER.value)))
+    layers = None if _LAYER.value == "all" else sorted(numbers("layer", _LAYER.value))
     chosen = None if _FEATURES.value is None else numbers("features", _FEATURES.value)
     from deconv_jax.deconvolution import deconvolve
     from deconv_jax.experiments import architecture, figure10, sheets
-    from deconv_jax.experiments.output import folder_for
-    from deconv_jax.system import runtime
+    from deconv_jax.system import locks, runtime
     from deconv_jax.training import workdir
 
     runtime.keep_compiled()
@@ -76,7 +77,7 @@ def _experiments(arguments: list[str]) -> int:
         deconvolve.check_features(trained.network.blocks, layer, chosen if "features" in wanted else None)
     paths = _paths(arguments) if "features" in wanted else []
     failed: list[str] = []
-    with folder_for(_OUT.value) as out:
+    with locks.writing(_OUT.value, "--out", ["correlations"]) as out:
         if "table1" in wanted:
             architecture.table1(trained, out)
         if "kernels" in wanted:
@@ -101,16 +102,14 @@ def _paths(arguments: list[str]) -> list[Path]:
     from deconv_jax.errors import InputError
     from deconv_jax.music import builtin
     from deconv_jax.sound import audio
+    from deconv_jax.system import files
 
-    try:
-        if not arguments:
-            return builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
-        paths = audio.find(arguments)
-    except OSError as error:
-        raise InputError(f"--cache_dir: {error.strerror}") from None
+    if not arguments:
+        return builtin.excerpts(_CACHE_DIR.value or builtin.default_cache_dir())
+    paths = audio.find(arguments)
     if not paths:
         raise InputError(
-            f"{', '.join(map(audio.shown, arguments))}: holds no sound files; name a file or another folder"
+            f"{', '.join(map(files.shown, arguments))}: holds no sound files; name a file or another folder"
         )
     return paths
 

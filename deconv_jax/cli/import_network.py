@@ -57,14 +57,16 @@ def _import(arguments: list[str]) -> int:
     if not kind:
         raise flags.Error(f"--kind=auto: {source.name} ends like none of {', '.join(_ENDINGS)}, .whl; say which it is")
     from deconv_jax.importers import keras, musicnn, stack, torch
+    from deconv_jax.system import locks
 
-    if kind == "musicnn":
-        folder = musicnn.import_musicnn(source, _OUT.value, _MODEL.value)
-    else:
-        if not _SPEC.value:
-            raise flags.Error("--spec is missing: the weights do not tell the front end; see --help for a spec")
-        settings = stack.read_settings(_SPEC.value)
-        folder = (keras.import_keras if kind == "keras" else torch.import_torch)(source, _OUT.value, settings)
+    if kind != "musicnn" and not _SPEC.value:
+        raise flags.Error("--spec is missing: the weights do not tell the front end; see --help for a spec")
+    with locks.writing(_OUT.value, "--out") as folder:
+        if kind == "musicnn":
+            musicnn.import_musicnn(source, folder, _MODEL.value)
+        else:
+            settings = stack.read_settings(_SPEC.value)
+            (keras.import_keras if kind == "keras" else torch.import_torch)(source, folder, settings)
     print(folder.absolute())
     return 0
 

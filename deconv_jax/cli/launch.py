@@ -73,10 +73,18 @@ def define_distributed() -> Callable[[], None]:
     return join
 
 
+def define_number(name: str, default: float | None, about: str, low: float, high: float) -> flags.FlagHolder:
+    """Defines a flag whose value is a number from `low` to `high`, and so neither infinite nor NaN."""
+    flag = flags.DEFINE_float(name, default, about)
+    said = f"wanted is a number from {low:g} to {high:g}"
+    flags.register_validator(flag, lambda value: value is None or low <= value <= high, said)
+    return flag
+
+
 def numbers(flag: str, text: str) -> list[int]:
-    """The whole numbers that a flag lists with commas; flags.Error says what was found."""
+    """The whole numbers that a flag lists with commas, each once; flags.Error says what was found."""
     try:
-        return [int(part) for part in text.split(",")]
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from deconv_jax.cli.launch import define_distributed, launch
+from deconv_jax.cli.launch import define_distributed, define_number, launch, numbers
 
 _LAYER = flags.DEFINE_string("layer", "5", "Layer to measure, from 1; several as in 1,3; or all.")
 _INDEX = flags.DEFINE_string("index", None, "CSV or TSV that names the songs, as for bin/train.")
@@ -42,7 +42,7 @@ _READING = flags.DEFINE_enum(
 _METHOD = flags.DEFINE_enum("method", "deconvnet", ["deconvnet", "guided", "gradient"], "As in bin/auralise.")
 _NORM_BACK = flags.DEFINE_enum("norm_back", "transpose", ["transpose", "inverse"], "As in bin/auralise.")
 _SHARE = flags.DEFINE_string("share", None, "Which share of the work this process does, as in 2/8 (default: all).")
-_FAILED = flags.DEFINE_float(
+_FAILED = define_number(
     "failed_share", 0.5, "Exit with an error if more than this share of the songs cannot be used.", 0.0, 1.0
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
@@ -55,13 +55,6 @@ _CACHE_DIR = flags.DEFINE_string(
 _join = define_distributed()
 
 
-def _layers(text: str) -> list[int]:
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise flags.Error(f"--layer={text}: neither a number, nor numbers with commas, nor all") from None
-
-
 def _share(text: str) -> tuple[int, int]:
     """ "2/8" → (1, 8)."""
     first, _, count = text.partition("/")
@@ -71,7 +64,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _sweep(arguments: list[str]) -> int:
-    layers = None if _LAYER.value == "all" else _layers(_LAYER.value)
+    layers = None if _LAYER.value == "all" else sorted(numbers("layer", _LAYER.value))
     named = _share(_SHARE.value) if _SHARE.value else None
     _join()
     from deconv_jax.music import builtin

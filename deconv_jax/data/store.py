@@ -21,7 +21,6 @@ step, and Grain's iterator state would say the same with a dependency more.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import errno
 import hashlib
@@ -30,8 +29,8 @@ import logging
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ from tqdm import tqdm
 from deconv_jax.data.tracks import Track
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.sound import audio
-from deconv_jax.system import runtime, workers
+from deconv_jax.system import files, runtime, workers
 
 if TYPE_CHECKING:
     from deconv_jax.sound.front_end import FrontEnd
@@ -55,7 +54,6 @@ SHORTEST = 1 / 8
 FAILED_SHARE = 0.5
 """Of the songs: if more cannot be used, something else than the songs is wrong. `config.data.failed_share`."""
 
-_STALE = 3600  # seconds after which a temporary file belongs to no running process: far longer than a file may take
 _HEADER, _TAIL = 128, 8  # bytes of a song's file before its clips and after them; numpy.load stops before the latter
 _log = logging.getLogger(__name__)
 
@@ -107,7 +105,7 @@ def store_clips(
       InputError: the folder cannot be written or the disk is full. What was stored is kept.
     """
     settings = {"sample_rate": sample_rate, "clip_samples": clip_samples, "per_song": per_song}
-    store = Path(folder).absolute() / f"{sample_rate}hz-{clip_samples}x{per_song}-v{FORMAT}"
+    store = _folder(folder, sample_rate, clip_samples, per_song)
     first, step = share
     mine = range(first, len(tracks), step)
     found: dict[int, Stored] = {}
@@ -115,12 +113,12 @@ def store_clips(
     new: list[int] = []
     try:
         (store / ".partial").mkdir(parents=True, exist_ok=True)
-        _sweep(store / ".partial")
+        files.sweep(store / ".partial", files.STALE)
         known = _remembered(store / "journal.jsonl")
         for number in mine:
             path = os.path.abspath(tracks[number].path)
             entry = known.get((path, *_stamp(path)), {})
-            song = _stored(store, entry) if "sha" in entry else None
+            song = _stored(store, entry) if "clips" in entry else None
             if "reason" in entry:
                 reasons[number] = entry["reason"]
             elif song and _fits(song, clip_samples):
@@ -133,6 +131,27 @@ def store_clips(
         left = len(mine) - len(found) - len(reasons)
         raise _unwritable(error, store, left * per_song * clip_samples * 2) from None
     return [found.get(n) for n in range(len(tracks))], [(tracks[n].name, reasons[n]) for n in mine if n in reasons]
+
+
+def contents(tracks: list[Track], folder, sample_rate: int, clip_samples: int, per_song: int) -> list[str]:
+    """What every track's file holds: its SHA-256, "" where it cannot be read.
+
+    Args as in `store_clips`, after which nothing is read anew, but for files that crashed their decoder.
+    """
+    known = _remembered(_folder(folder, sample_rate, clip_samples, per_song) / "journal.jsonl")
+
+    def content(track: Track) -> str:
+        path = os.path.abspath(track.path)
+        if digest := known.get((path, *_stamp(path)), {}).get("sha"):
+            return digest
+        try:
+            with audio.open_plain(path) as handle:
+                return hashlib.file_digest(handle, "sha256").hexdigest()
+        except (InputError, OSError):
+            return ""
+
+    with ThreadPoolExecutor(runtime.cores()) as pool:
+        return list(pool.map(content, tracks))
 
 
 def _store_new(tracks, new: list[int], store: Path, settings: dict, limits, found: dict, reasons: dict) -> None:
@@ -148,7 +167,7 @@ def _store_new(tracks, new: list[int], store: Path, settings: dict, limits, foun
         for number, result in results:
             path = os.path.abspath(tracks[number].path)
             if isinstance(result, workers.Lost):
-                entry: dict[str, Any] = {"reason": audio.shown(result.reason)}
+                entry: dict[str, Any] = {"reason": files.shown(result.reason)}
                 if result.certain:
                     size, mtime_ns = _stamp(path)
                     entry |= {"path": path, "size": size, "mtime_ns": mtime_ns}
@@ -174,7 +193,7 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
       or the reason why there are none. Without a path where it is not to be remembered. {"unwritable":
       [errno, message]} if the store is at fault.
     """
-    name = audio.shown(path)
+    name = files.shown(path)
     try:
         with audio.open_plain(path) as handle:
             before = os.fstat(handle.fileno())
@@ -197,7 +216,7 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
         return entry | {"reason": reason}
     try:
         target.parent.mkdir(exist_ok=True)
-        with audio.replacing(target, folder=target.parents[1] / ".partial") as temporary, open(temporary, "wb") as file:
+        with files.replacing(target, folder=target.parents[1] / ".partial") as temporary, open(temporary, "wb") as file:
             file.write(_header(len(pieces), clip_samples))
             file.write(pieces.data)
             file.write(samples.to_bytes(_TAIL, "little"))
@@ -232,6 +251,10 @@ def _int16(waveform: np.ndarray) -> np.ndarray:
 
 
 # --- files of the store ---------------------------------------------------------------------
+
+
+def _folder(folder, sample_rate: int, clip_samples: int, per_song: int) -> Path:
+    return Path(folder).absolute() / f"{sample_rate}hz-{clip_samples}x{per_song}-v{FORMAT}"
 
 
 def _place(store: Path, sha: str) -> Path:
@@ -278,14 +301,6 @@ def _stamp(path: str) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, -1)
 
 
-def _sweep(partial: Path) -> None:
-    """Removes what killed processes left behind long ago."""
-    for path in partial.iterdir():
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink()
-
-
 def _remembered(journal: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
     """(path, size, mtime_ns) → entry, the last one where there are several; what is no entry is ignored."""
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
@@ -296,7 +311,7 @@ def _remembered(journal: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
                     entry = json.loads(line)
                     key = entry["path"], int(entry["size"]), int(entry["mtime_ns"])
                     if "reason" in entry:
-                        known[key] = {"reason": str(entry["reason"])}
+                        known[key] = {"reason": str(entry["reason"]), "sha": str(entry.get("sha", ""))}
                     else:
                         numbers = {name: int(entry[name]) for name in ("clips", "samples")}
                         known[key] = {"sha": str(entry["sha"]), **numbers}
@@ -325,7 +340,7 @@ def _journal(path: Path) -> Iterator:
 
 
 def _unwritable(error: OSError, store: Path, need: int) -> InputError:
-    name = audio.shown(store)
+    name = files.shown(store)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(next(p for p in (store, *store.parents) if p.is_dir())).free
         return InputError(
@@ -394,7 +409,7 @@ class StoredWaveforms:
             yield from self[first : first + 64]
 
     def _read(self, song: Stored, numbers, clips: np.ndarray, rows) -> None:
-        name, samples = audio.shown(song.path), self.shape[1]
+        name, samples = files.shown(song.path), self.shape[1]
         try:
             with open(song.path, "rb", buffering=0) as file:
                 whole = file.read(_HEADER) == _header(song.clips, samples)
@@ -470,7 +485,7 @@ def load_clips(
     if listing:
         write_skipped(listing, skipped)
     first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-    more = f"; all are listed in {audio.shown(listing)}" if listing and skipped else ""
+    more = f"; all are listed in {files.shown(listing)}" if listing and skipped else ""
     if len(skipped) > failed_share * len(flat):
         raise InputError(
             f"{len(skipped)} of {len(flat)} songs cannot be used, and --config.data.failed_share={failed_share:g} "
@@ -496,13 +511,5 @@ def load_clips(
 
 
 def write_skipped(path, skipped: list[tuple[str, str]]) -> None:
-    """Writes a CSV file of path and reason, whole; with a header only if nothing was skipped.
-
-    A spreadsheet takes a cell that begins with =, +, - or @ for a formula, and names are whoever's who named the
-    files: such a cell gets an apostrophe before it, as OWASP advises.
-    """
-    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "reason"])
-        for row in skipped:
-            writer.writerow([f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell for cell in row])
+    """Writes a CSV file of path and reason, whole; with a header only if nothing was skipped."""
+    files.write_csv(path, [{"path": name, "reason": reason} for name, reason in skipped], ["path", "reason"])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
+from deconv_jax.experiments.output import before, made_with, seed, untrained
 from deconv_jax.measures import kernels
 from deconv_jax.network import receptive_field
+from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
-from deconv_jax.training.workdir import Trained, write_csv, write_json
+from deconv_jax.system import files
 
 
 def table1(trained: Trained, out: Path) -> None:
@@ -23,9 +24,9 @@ def table1(trained: Trained, out: Path) -> None:
         if papers:
             row |= dict(zip(("paper_ms", "paper_hz"), receptive_field.PRINTED[extent.layer - 1], strict=True))
         rows.append(row)
-    write_bytes(out / "table1.png", paper.table(found, papers))
-    write_csv(out / "table1.csv", rows)
-    write_json(out / "table1.json", {"layers": rows} | made_with(trained))
+    files.write_bytes(out / "table1.png", paper.table(found, papers))
+    files.write_csv(out / "table1.csv", rows)
+    files.write_json(out / "table1.json", {"layers": rows} | made_with(trained))
 
 
 def figure4(trained: Trained, out: Path) -> str:
@@ -65,10 +66,10 @@ def figure4(trained: Trained, out: Path) -> str:
             row |= {"label_before_training": initial.labels[index]}
             row |= {"correlation_with_before_training": kept[index]}
         rows.append(row)
-    write_bytes(out / "figure4.png", paper.kernel_sheet(found, sentence))
-    write_csv(out / "figure4.csv", rows)
+    files.write_bytes(out / "figure4.png", paper.kernel_sheet(found, sentence))
+    files.write_csv(out / "figure4.csv", rows)
     about = {"sentence": sentence, "counts": counts, "by_chance": expected, "kernels": rows}
-    write_json(out / "figure4.json", about | made_with(trained))
+    files.write_json(out / "figure4.json", about | made_with(trained))
     return sentence
 
 

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -14,14 +13,14 @@ import deconv_jax
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.experiments import claims, output, signals
-from deconv_jax.experiments.output import made_with, seed, untrained, write_bytes
+from deconv_jax.experiments.output import made_with, seed, untrained
 from deconv_jax.measures import invariance
 from deconv_jax.music import stimuli
 from deconv_jax.network.model import Network
+from deconv_jax.network.trained import Trained, fingerprint
 from deconv_jax.pictures import paper
 from deconv_jax.results import clip_folder
-from deconv_jax.sound import audio
-from deconv_jax.training.workdir import Trained, write_csv, write_json
+from deconv_jax.system import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def figure9(trained: Trained, out: Path) -> None:
     title = "Model signal: pure sine in G4, six positions of major, then of minor"
     seconds = len(waveform) / front.sample_rate
     sheet = paper.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)
-    write_bytes(out / "figure9.png", sheet)
+    files.write_bytes(out / "figure9.png", sheet)
 
 
 def figure10(
@@ -91,7 +90,7 @@ def figure10(
     pairs = invariance.pairs(sounds.attributes)
     if not pairs:
         raise InputError(
-            f"{audio.shown(folder / 'signals.csv')}: no two signals differ in one attribute alone; "
+            f"{files.shown(folder / 'signals.csv')}: no two signals differ in one attribute alone; "
             "compared are signals that differ in one column and agree in all others"
         )
     inputs = output.inputs(sounds.waveforms, front)
@@ -108,15 +107,15 @@ def figure10(
     )
     title = "Correlation of deconvolved spectrograms, by layer, beside its controls"
     sheet = paper.invariance_sheet(series, attributes, settings.layers, title, "\n".join([rule, "", *sentences]))
-    write_bytes(out / "figure10.png", sheet)
-    write_csv(out / "figure10.csv", report["averages"])
+    files.write_bytes(out / "figure10.png", sheet)
+    files.write_csv(out / "figure10.csv", report["averages"])
     about = {
         "settings": dataclasses.asdict(settings),
-        "signals": {"folder": audio.shown(folder.absolute()), "used": len(sounds.names), "failed": failed},
+        "signals": {"folder": files.shown(folder.absolute()), "used": len(sounds.names), "failed": failed},
         "pairs": {name: len(p) for name, p in pairs.items()},
         "null": str(null.checkpoint) if null else None,
     }
-    write_json(out / "figure10.json", report | about | made_with(trained))
+    files.write_json(out / "figure10.json", report | about | made_with(trained))
     return sentences, failed
 
 
@@ -124,7 +123,7 @@ def _check_null(trained: Trained, null: Trained) -> None:
     theirs = (null.network.blocks, null.network.log, null.front_end)
     if theirs != (trained.network.blocks, trained.network.log, trained.front_end):
         raise InputError(
-            f"--null_workdir: {audio.shown(null.checkpoint)} holds a network of other blocks or another front end; "
+            f"--null_workdir: {files.shown(null.checkpoint)} holds a network of other blocks or another front end; "
             "train it with the same config, but for config.data.shuffle_labels"
         )
 
@@ -161,7 +160,7 @@ def _measure(
                     values = invariance.feature_correlations(
                         trained.network, variables, inputs, layer, every, settings.view, advance=bar.update
                     )
-                    with audio.replacing(path) as temporary, open(temporary, "wb") as handle:
+                    with files.replacing(path) as partial, open(partial, "wb") as handle:
                         np.savez(handle, correlations=values, pairs=every)
                 found[name][layer] = values
     found["input"] = {0: invariance.input_correlations(inputs, every, settings.view)}
@@ -170,11 +169,9 @@ def _measure(
 
 def _digest(network: Network, variables, layer: int, given: bytes) -> str:
     """Names everything that the correlations of a layer depend on: network, weights, signals, pairs and view."""
-    digest = hashlib.sha256(given)
-    digest.update(repr((deconv_jax.__version__, network.blocks[:layer], network.log)).encode())
-    for path, array in jax.tree.leaves_with_path(deconvolve.used_variables(variables, layer)):
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(array).tobytes())
-    return digest.hexdigest()
+    part = network.clone(blocks=network.blocks[:layer])
+    known = fingerprint(part, deconvolve.used_variables(variables, layer))
+    return hashlib.sha256(given + f"{deconv_jax.__version__} {known}".encode()).hexdigest()
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -1,38 +1,12 @@
-"""What all experiments share: the folder they write into, tables, and the network before its training."""
-
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+"""What all experiments share: what a result was made with, what networks see, and the network before its training."""
 
 import jax
 import numpy as np
 
-from deconv_jax.errors import InputError
 from deconv_jax.measures import randomised as untrained_networks
+from deconv_jax.network.trained import Trained
 from deconv_jax.results import clip_folder
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd, analyse
-from deconv_jax.training.workdir import Trained
-
-
-@contextlib.contextmanager
-def folder_for(out) -> Iterator[Path]:
-    """Makes the folder; an InputError names it if it cannot be written, now or while the body runs."""
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield out
-    except OSError as error:
-        raise InputError(
-            f"--out={audio.shown(out)}: cannot be written ({error.strerror or error}); "
-            "free some space or name another folder"
-        ) from None
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    with audio.replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def made_with(trained: Trained) -> dict:

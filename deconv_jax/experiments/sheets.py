@@ -10,13 +10,14 @@ from tqdm import tqdm
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError
 from deconv_jax.experiments import output
-from deconv_jax.experiments.output import before, made_with, seed, untrained, write_bytes
+from deconv_jax.experiments.output import before, made_with, seed, untrained
 from deconv_jax.measures import features, likeness
+from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
 from deconv_jax.results import clip_folder
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.training.workdir import Trained, write_csv, write_json
+from deconv_jax.system import files
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +82,12 @@ def feature_sheets(
         sheet = paper.feature_sheet(
             names, pictured, after, start, numbers, front.frequencies(), front.clip_seconds, title, called
         )
-        write_bytes(out / f"features_layer{layer}.png", sheet)
+        files.write_bytes(out / f"features_layer{layer}.png", sheet)
     if rows:
-        write_csv(out / "features.csv", rows)
+        files.write_csv(out / "features.csv", rows)
         rule = "as asked" if chosen else "the strongest quarter of a layer, of these the most unlike each other"
-        about = {"choice": rule, "files": [audio.shown(p) for p in paths], "offset": offset, "failed": failed}
-        write_json(out / "features.json", about | {"features": rows} | made_with(trained))
+        about = {"choice": rule, "files": [files.shown(p) for p in paths], "offset": offset, "failed": failed}
+        files.write_json(out / "features.json", about | {"features": rows} | made_with(trained))
     return failed
 
 
@@ -97,12 +98,12 @@ def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[s
         try:
             waveform = audio.read(path, front.sample_rate, offset, front.clip_seconds)
             if not np.any(waveform):
-                raise InputError(f"{audio.shown(path)}: is silent there; choose a part with sound by --offset")
+                raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by --offset")
         except InputError as error:
             failed.append(str(error))
             continue
         waveforms.append(audio.cut(waveform, 0, front.clip_samples))
-        names.append(audio.shown(path.stem))
+        names.append(files.shown(path.stem))
     if not names:
         raise InputError(f"no sound file could be used; first reason: {failed[0]}")
     return names, np.stack(waveforms), failed

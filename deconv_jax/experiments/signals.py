@@ -8,8 +8,6 @@ recipe.json    of model signals: the recipe; made anew when it, or the sample ra
 import csv
 import dataclasses
 import re
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from tqdm import tqdm
 from deconv_jax.errors import InputError
 from deconv_jax.music import stimuli
 from deconv_jax.sound import audio
-from deconv_jax.training.workdir import plain, read_json, write_csv, write_json
+from deconv_jax.system import files
+from deconv_jax.training.workdir import read_json
 
 _WANTED = "wanted is a table with a column file and a column for each attribute, such as instrument, key, take"
 
@@ -54,12 +53,10 @@ def write_stimuli(folder, wanted: Sequence[stimuli.Stimulus], sample_rate: int) 
     recipe = {"sample_rate": sample_rate, "recipe": stimuli.RECIPE, "signals": [dataclasses.asdict(s) for s in wanted]}
     if folder.exists():
         if not (folder / "recipe.json").is_file():
-            raise InputError(f"{audio.shown(folder)}: is there already and holds no model signals; name another --out")
-        if read_json(folder / "recipe.json", "model signals") == plain(recipe):
+            raise InputError(f"{files.shown(folder)}: is there already and holds no model signals; name another --out")
+        if read_json(folder / "recipe.json", "model signals") == files.plain(recipe):
             return
-    partial = folder.parent / f".{uuid.uuid4().hex[:8]}.partial"
-    partial.mkdir(parents=True)
-    try:
+    with files.replacing_folder(folder) as partial:
         rows, hits = [], []
         for number, stimulus in enumerate(tqdm(wanted, desc="model signals", unit="signal")):
             attributes = stimulus.attributes
@@ -68,14 +65,9 @@ def write_stimuli(folder, wanted: Sequence[stimuli.Stimulus], sample_rate: int) 
             audio.write(partial / name, stimuli.synthesise(stimulus, sample_rate), sample_rate)
             rows.append({"file": name} | attributes)
             hits += [{"file": name} | hit for hit in stimuli.describe(stimulus)]
-        write_csv(partial / "signals.csv", rows)
-        write_csv(partial / "hits.csv", hits)
-        write_json(partial / "recipe.json", recipe)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        files.write_csv(partial / "signals.csv", rows)
+        files.write_csv(partial / "hits.csv", hits)
+        files.write_json(partial / "recipe.json", recipe)
 
 
 def read(folder, sample_rate: int, seconds: float) -> tuple[Signals, list[str]]:
@@ -104,20 +96,20 @@ def read(folder, sample_rate: int, seconds: float) -> tuple[Signals, list[str]]:
             waveform = audio.read(folder / file, sample_rate, duration=seconds)
             if len(waveform) < samples - 1:  # resampling may round a sample off
                 raise InputError(
-                    f"{audio.shown(folder / file)}: lasts {len(waveform) / sample_rate:.2f} s, less than the "
+                    f"{files.shown(folder / file)}: lasts {len(waveform) / sample_rate:.2f} s, less than the "
                     f"{seconds:g} s that are compared; leave it out, or lower --seconds"
                 )
             if not np.any(waveform):
-                raise InputError(f"{audio.shown(folder / file)}: is silent in its first {seconds:g} s")
+                raise InputError(f"{files.shown(folder / file)}: is silent in its first {seconds:g} s")
         except InputError as error:
             failed.append(str(error))
             continue
-        names.append(audio.shown(file))
+        names.append(files.shown(file))
         attributes.append(row)
         waveforms.append(audio.cut(waveform, 0, samples))
     if len(names) < 2:
         reason = f"; first reason: {failed[0]}" if failed else ""
-        raise InputError(f"{audio.shown(path)}: {len(names)} signal(s) can be used, at least 2 are needed{reason}")
+        raise InputError(f"{files.shown(path)}: {len(names)} signal(s) can be used, at least 2 are needed{reason}")
     return Signals(names, attributes, np.stack(waveforms)), failed
 
 
@@ -128,12 +120,12 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             rows = [dict(row) for row in reader]
             columns = reader.fieldnames or []
     except FileNotFoundError:
-        raise InputError(f"{audio.shown(path)}: does not exist; {_WANTED}") from None
+        raise InputError(f"{files.shown(path)}: does not exist; {_WANTED}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{audio.shown(path)}: is no readable table ({error}); {_WANTED}") from None
+        raise InputError(f"{files.shown(path)}: is no readable table ({error}); {_WANTED}") from None
     if "file" not in columns or len(columns) < 2 or len(set(columns)) < len(columns):
-        raise InputError(f"{audio.shown(path)}: has the columns {audio.shown(', '.join(columns))!r}; {_WANTED}")
+        raise InputError(f"{files.shown(path)}: has the columns {files.shown(', '.join(columns))!r}; {_WANTED}")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values() or not row["file"]:
-            raise InputError(f"{audio.shown(path)}: row {number} has not {len(columns)} fields; {_WANTED}")
+            raise InputError(f"{files.shown(path)}: row {number} has not {len(columns)} fields; {_WANTED}")
     return rows

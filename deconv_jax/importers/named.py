@@ -89,12 +89,9 @@ def load(name: str, cache_dir=None) -> Trained:
         raise InputError(f"{audio.shown(name)}: is no network's name; known are {', '.join(names())}")
     folder = Path(cache_dir or runtime.cache_dir()) / "networks" / name
     if not (folder / DESCRIPTION).is_file():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with locks.claimed(folder, f"--network={name}"):
+        with locks.writing(folder, "--cache_dir", wait=True):
+            if not (folder / DESCRIPTION).is_file():  # another process may have fetched it meanwhile
                 _fetch(name, folder)
-        except OSError as error:
-            raise InputError(f"{audio.shown(folder)}: cannot be written ({error.strerror or error})") from None
     return load_network(folder)
 
 

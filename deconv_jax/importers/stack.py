@@ -21,6 +21,7 @@ from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, Block, Dense, layer_sizes
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import locks
 
 _FALLING = ("gelu", "silu")
 """Activations that do not keep the order of values."""
@@ -87,9 +88,7 @@ def save(folder, layers: Sequence[Layer], settings: Settings, source: Mapping[st
     except ValueError as error:
         raise InputError(f"{audio.shown(source['file'])}: {error}") from None
     except OSError as error:
-        raise InputError(
-            f"--out={audio.shown(folder)}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+        raise locks.unwritable(f"--out={audio.shown(folder)}", error) from None
 
 
 def assemble(layers: Sequence[Layer], settings: Settings, channels_first: bool = False) -> tuple[Network, dict]:

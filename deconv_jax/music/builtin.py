@@ -7,14 +7,12 @@ folders named after the genres, so that training reads them like any other colle
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import importlib.metadata
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +24,8 @@ import numpy as np
 from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
+from deconv_jax.system import locks
+from deconv_jax.system.files import STALE, shown, sweep, write_bytes
 from deconv_jax.system.runtime import cache_dir, cores, end_with_parent
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
 
     Raises:
         ValueError: if a number is out of range.
-        OSError: if the folder cannot be written; the message names it.
+        InputError: if the folder cannot be written.
     """
     wanted = files(cache_dir, songs_per_genre, seed)
     missing = [path for path in wanted if not path.exists()]
@@ -243,13 +243,10 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
     try:
         for folder in sorted({path.parent for path in missing}):
             folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder, STALE)  # other processes may be writing there
         _write_all(missing, progress)
     except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"cannot write the built-in music into {cache_dir} ({error.strerror or error}); "
-            "name a folder that can be written as the cache folder",
-        ) from error
+        raise locks.unwritable(f"--cache_dir={shown(cache_dir)}", error) from None
     return wanted
 
 
@@ -299,10 +296,4 @@ def _write_song(path: Path) -> None:
     data = io.BytesIO()
     waveform = make_song(genre, int(number))
     soundfile.write(data, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    # The name neither ends like a song nor is one that another process could be writing.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(data.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data.getvalue())

@@ -27,6 +27,7 @@ import numpy as np
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
+from deconv_jax.network.trained import Trained
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
 
@@ -43,26 +44,6 @@ _DEEPEST = 16
 
 _CELLS = 2**31
 """Numbers of a layer's maps for one clip; 8 GiB."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, ready to explain.
-
-    Attributes:
-      network, variables: for `network.apply` and `deconvolve`.
-      front_end: how its input is made.
-      labels: names of the classes.
-      checkpoint: the folder that the weights came from.
-      about: what the run was: config, and the report where there is one; or the network file's description.
-    """
-
-    network: Network
-    variables: Any
-    front_end: FrontEnd
-    labels: list[str]
-    checkpoint: Path
-    about: dict[str, Any]
 
 
 def save_network(

@@ -25,10 +25,11 @@ from deconv_jax import __version__
 from deconv_jax.errors import InputError
 from deconv_jax.measures import randomised
 from deconv_jax.network.receptive_field import extents
+from deconv_jax.network.trained import Trained
 from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
-from deconv_jax.sound import audio, levels
-from deconv_jax.training.workdir import Trained, plain
+from deconv_jax.sound import levels
+from deconv_jax.system import files
 
 MODES = ("single", "folder", "none")
 
@@ -74,7 +75,7 @@ class Files:
 
     def numbers(self, value: dict) -> None:
         """Writes what the page knows of the clip."""
-        text = json.dumps(plain(_short(value)), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(files.plain(_short(value)), allow_nan=False, separators=(",", ":"))
         self._place("clip.json").write_text(text, encoding="utf-8")
 
     def _place(self, name: str) -> Path:
@@ -120,7 +121,7 @@ def check_place(out: Path) -> None:
         ours = False
     if not ours:
         raise InputError(
-            f"{audio.shown(path)}: is there already and was not made by auralise; "
+            f"{files.shown(path)}: is there already and was not made by auralise; "
             "name another --out, or use --page=none"
         )
 
@@ -167,8 +168,8 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
     size = len(template.render(known, size="", blocks=[]).encode())
     size += sum(len(block["name"]) + len(block["text"]) + 60 for block in _embedded(clips, mode))
     path = out / "index.html"
-    with audio.replacing(path) as temporary:
-        template.stream(known, size=_size(size), blocks=_embedded(clips, mode)).dump(str(temporary), encoding="utf-8")
+    with files.replacing(path) as partial:
+        template.stream(known, size=_size(size), blocks=_embedded(clips, mode)).dump(str(partial), encoding="utf-8")
     return path
 
 
@@ -221,12 +222,9 @@ def _network(trained: Trained) -> dict:
     kernel = np.asarray(trained.variables["params"]["conv1"]["kernel"], np.float64)
     small = kernel.shape[0] * kernel.shape[1] <= KERNEL_CELLS
     kernels = np.moveaxis(kernel[:, :, 0, :], -1, 0) if small else np.zeros((0,))
-    weights = hashlib.sha256()
-    for number in range(1, len(blocks) + 1):
-        weights.update(np.ascontiguousarray(trained.variables["params"][f"conv{number}"]["kernel"]).tobytes())
-    return plain(
+    return files.plain(
         {
-            "id": weights.hexdigest()[:16],
+            "id": trained.fingerprint,
             "rate": front.sample_rate,
             "hop": front.hop,
             "frequencies": np.round(front.frequencies(), 3),
@@ -270,7 +268,12 @@ def about(trained: Trained) -> list[tuple[str, str]]:
         if songs and clips:
             rows.append(("Trained on", f"{clips['train']:,} clips of {songs['train']:,} songs"))
     if data:
-        rows.append(("Music", f"“{Path(data['root']).name}”" if data.get("root") else "composed by rule, built in"))
+        named = data.get("index") or data.get("root")
+        rows.append(("Music", f"“{Path(named).name}”" if named else "composed by rule, built in"))
+    if data.get("shuffle_labels") or (
+        isinstance(source := config.get("source"), dict) and source.get("shuffle_labels")
+    ):
+        rows.append(("Labels", "dealt out at random, so that it learnt none of the classes"))
     if train:
         steps = f", {report['best_step']:,} steps" if report and "best_step" in report else ""
         rows.append(

@@ -6,10 +6,8 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import platform
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,12 +22,12 @@ from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.network.activations import check_method
+from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd, analyse, lift, undo_level
-from deconv_jax.system import locks
-from deconv_jax.training.workdir import Trained, plain, write_csv, write_json
+from deconv_jax.system import files, locks
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +44,8 @@ class Options:
       duration: seconds to explain; None for the whole file.
       page: the listening page: "single" file, beside the clips' "folder", or "none".
       method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
+      untrained: compare every feature with those of an untrained twin, which takes twice as long again; None for
+        where there is a page, which shows them. Without, the table's columns on it are empty.
     """
 
     layers: Sequence[int]
@@ -58,6 +58,7 @@ class Options:
     page: str = "single"
     method: str = "deconvnet"
     norm_back: str = "transpose"
+    untrained: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,14 @@ def check(trained: Trained, options: Options) -> None:
     """Compares the options with the network before any work is done.
 
     Raises:
-      ValueError: layer or feature does not exist, the method has no rule for an activation, or the phase reading is
-        asked of a network with log input.
+      ValueError: layer or feature does not exist or is named twice, the method has no rule for an activation, the
+        phase reading is asked of a network with log input, or a page without the twins that it shows.
     """
+    for what, named in (("layer", options.layers), ("feature", options.chosen)):
+        if not isinstance(named, str) and len(set(named)) < len(named):
+            raise SettingError(f"of {', '.join(map(str, named))} one {what} is named twice: name each once")
+    if options.untrained is False and options.page != "none":
+        raise SettingError("the page shows each feature beside its twin's: leave twins out with --page=none")
     for layer in options.layers:
         wanted = None if isinstance(options.chosen, str) else options.chosen
         deconvolve.check_features(trained.network.blocks, layer, wanted)
@@ -106,40 +112,32 @@ def export(
       InputError: `out` cannot be written, or another process writes there. ValueError: see `check`.
     """
     check(trained, options)
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with audio.replacing(out / ".probe") as temporary:
-            temporary.write_bytes(b"")
-        (out / ".probe").unlink()
-        with locks.claimed(out, "--out"):
-            return _export(trained, paths, out, options, offsets)
-    except OSError as error:
-        raise InputError(
-            f"--out={audio.shown(out)}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+    with locks.writing(out, "--out") as folder:
+        return _export(trained, paths, folder, options, offsets)
 
 
 def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options, offsets) -> Made:
     if options.page != "none":
         listening.check_place(out)
     front = trained.front_end
-    size = (front.bins, front.clip_frames)
-    twins = [randomised.twin(trained.network, trained.variables, size, seed) for seed in randomised.SEEDS]
+    twins = []
+    if options.untrained or options.page != "none":
+        size = (front.bins, front.clip_frames)
+        twins = [randomised.twin(trained.network, trained.variables, size, seed) for seed in randomised.SEEDS]
     made = Made([], None, [])
     settings = _settings(trained)
     pages: list[listening.Files] = []
-    inside = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"  # what a single page is put together from
-    name = ""
+    names = files.folder_names((path.stem for path in paths), ["index.html"])
+    inside = files.temporary(out)  # what a single page is put together from
     try:
-        for path, name, offset in zip(paths, _names(paths), offsets or [options.offset] * len(paths), strict=True):
+        for path, name, offset in zip(paths, names, offsets or [options.offset] * len(paths), strict=True):
             some = dataclasses.replace(options, offset=offset)
             root = out / name / "page" if options.page == "folder" else inside / name
             page = listening.Files(root, f"{quote(name)}/page", options.page == "folder")
             try:
                 wanted = settings | _of_file(path, some)
                 if options.page != "single" and _made_before(out / name, wanted):
-                    log.info("%s: made before", audio.shown(out / name))
+                    log.info("%s: made before", files.shown(out / name))
                 else:
                     _export_clip(trained, twins, path, out / name, page, some, wanted)
                 made.folders.append(out / name)
@@ -148,29 +146,10 @@ def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options
                 made.failed.append(str(error))
                 log.error("%s", error)
         if options.page != "none" and pages:
-            name = "index.html"
             made = dataclasses.replace(made, page=listening.write(out, trained, pages, options.page))
-    except OSError as error:
-        raise InputError(
-            f"--out={audio.shown(out)}: cannot be written ({error.strerror or error}) at {name}; "
-            "free some space or name another folder"
-        ) from None
     finally:
         shutil.rmtree(inside, ignore_errors=True)
     return made
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for every file: its stem, made printable, numbered where two files share one."""
-    names: list[str] = []
-    for path in paths:
-        stem = audio.shown(path.stem).lstrip(".")[:100] or "clip"
-        name, number = stem, 1
-        while name in names:
-            number += 1
-            name = f"{stem}-{number}"
-        names.append(name)
-    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,14 +175,11 @@ class _Clip:
 
 def _settings(trained: Trained) -> dict[str, Any]:
     """What the results of all clips depend on, as the manifests have it."""
-    weights = hashlib.sha256()
-    for name, value in jax.tree.leaves_with_path(trained.variables):
-        weights.update(jax.tree_util.keystr(name).encode() + np.ascontiguousarray(value).tobytes())
     return {
         "front_end": dataclasses.asdict(trained.front_end),
         "untrained_seeds": randomised.SEEDS,
         "checkpoint": str(trained.checkpoint),
-        "weights": weights.hexdigest(),
+        "network": trained.fingerprint,
         "training": trained.about["config"],
         "versions": versions(),
     }
@@ -219,7 +195,7 @@ def _of_file(path: Path, options: Options) -> dict[str, Any]:
     except OSError:  # reading it says what is wrong
         digest = ""
     return {
-        "source": audio.shown(path.absolute()),
+        "source": files.shown(path.absolute()),
         "source_sha256": digest,
         "options": dataclasses.asdict(options),
     }
@@ -231,7 +207,9 @@ def _made_before(folder: Path, wanted: dict[str, Any]) -> bool:
         there = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(there, dict) and all(there.get(k) == v for k, v in json.loads(json.dumps(plain(wanted))).items())
+    return isinstance(there, dict) and all(
+        there.get(k) == v for k, v in json.loads(json.dumps(files.plain(wanted))).items()
+    )
 
 
 def _export_clip(
@@ -240,10 +218,8 @@ def _export_clip(
     front = trained.front_end
     waveform, read = _load(path, trained, options)
     if folder.exists() and not (folder / "manifest.json").is_file():
-        raise InputError(f"{audio.shown(folder)}: is there already and was not made by auralise; name another --out")
-    partial = folder.parent / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-    partial.mkdir()
-    try:
+        raise InputError(f"{files.shown(folder)}: is there already and was not made by auralise; name another --out")
+    with files.replacing_folder(folder) as partial:
         spectrum, seen = map(np.asarray, analyse_clip(front, waveform))
         audio.write(partial / "original.wav", waveform, front.sample_rate)
         seconds = len(waveform) / front.sample_rate
@@ -268,7 +244,7 @@ def _export_clip(
         for layer in options.layers:
             found, layers[layer] = _export_layer(trained, twins, clip, layer, options)
             rows += found
-        write_csv(partial / "features.csv", rows)
+        files.write_csv(partial / "features.csv", rows)
         prediction = _predict(trained, waveform)
         manifest = {
             **wanted,
@@ -280,12 +256,12 @@ def _export_clip(
                 str(l): [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers
             },
         }
-        write_json(partial / "manifest.json", manifest)
+        files.write_json(partial / "manifest.json", manifest)
         if clip.page:
             clip.page.numbers(
                 {
                     "name": folder.name,
-                    "file": audio.shown(path.name),
+                    "file": files.shown(path.name),
                     "offset": options.offset,
                     "read": read / front.sample_rate,
                     "seconds": seconds,
@@ -295,9 +271,6 @@ def _export_clip(
                     "layers": layers,
                 }
             )
-        swap(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, int]:
@@ -307,11 +280,11 @@ def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, i
     read = len(waveform)
     if read < front.n_fft:
         raise InputError(
-            f"{audio.shown(path)}: holds {read} sample(s) at {front.sample_rate} Hz; at least {front.n_fft} "
+            f"{files.shown(path)}: holds {read} sample(s) at {front.sample_rate} Hz; at least {front.n_fft} "
             f"({front.n_fft / front.sample_rate:.3f} s) are needed"
         )
     if not np.any(waveform):
-        raise InputError(f"{audio.shown(path)}: is silent there; choose a part with sound by --offset and --duration")
+        raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by --offset and --duration")
     wanted = front.clip_samples if options.duration is None else round(options.duration * front.sample_rate)
     return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
 
@@ -321,24 +294,26 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     front = trained.front_end
     frequencies, seconds = front.frequencies(), len(clip.waveform) / front.sample_rate
     series = np.stack(list(clip.series.values()))
-    chosen = None if isinstance(options.chosen, str) else list(options.chosen)
     how: dict[str, Any] = {"method": options.method, "norm_back": options.norm_back}
-    found = deconvolve.sweep(trained.network, trained.variables, clip.seen, layer, chosen, **how)
+    # All features, whichever are wanted: a share of the layer's energy is one of all.
+    found = deconvolve.sweep(trained.network, trained.variables, clip.seen, layer, **how)
     images, maps = np.asarray(undo_level(front, found[0], clip.spectrum)), np.asarray(found[1])
-    numbers = np.arange(len(images)) if chosen is None else np.asarray(chosen)
     measures = features.measure(images, maps, frequencies)
     total = measures.energy.sum()
-    if isinstance(options.chosen, str) and options.chosen.startswith("top:"):
-        best = features.strongest(measures, int(options.chosen[4:]))
-        images, maps, numbers = images[best], maps[best], numbers[best]
+    numbers = _chosen(options.chosen, measures)
+    if options.chosen != "all":
+        images, maps = images[numbers], maps[numbers]
         measures = features.measure(images, maps, frequencies)
-    # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
-    second = randomised.look(_images(trained, twins[1], clip, layer, **how), series)
-    twin_images = _images(trained, twins[0], clip, layer, **how)
     own = randomised.look(images, series)
-    beside = randomised.compare(own, randomised.look(twin_images, series), second)
     kinds, alike = likeness.kinds(own.levels)
-    del own, second
+    twin_images, beside = np.zeros((0, 0, 0)), None
+    if twins:
+        # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
+        second = randomised.look(_images(trained, twins[1], clip, layer, **how), series)
+        twin_images = _images(trained, twins[0], clip, layer, **how)
+        beside = randomised.compare(own, randomised.look(twin_images, series), second)
+        del second
+    del own
 
     subfolder = clip.folder / f"layer{layer}"
     subfolder.mkdir()
@@ -346,7 +321,7 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
     sheet = spectrograms.SpectrogramSheet(frequencies, seconds, "loudest of the layer")
     overview = spectrograms.layer_sheet(images, numbers, frequencies, seconds, f"{clip.name}: layer {layer}")
     (clip.folder / f"layer{layer}.png").write_bytes(overview)
-    reference, twin_reference = (float(np.abs(i).max()) for i in (images, twin_images))
+    reference, twin_reference = (float(np.abs(i).max(initial=0)) for i in (images, twin_images))
     envelopes = features.envelopes(images)
     names = list(clip.series)
     rows, shown = [], []
@@ -365,14 +340,14 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
         row |= {
             "energy_share": measures.energy[index] / total if total > 0 else 0.0,
             "explained": explained,
-            "difference": beside.difference[index],
-            "difference_signed": beside.difference_signed[index],
+            "difference": beside.difference[index] if beside else "",
+            "difference_signed": beside.difference_signed[index] if beside else "",
             "kind": int(kinds[index]),
             "kind_r": alike[index],
-            "descriptor": "" if measures.inactive[index] else names[beside.descriptor[index]],
-            "descriptor_r": beside.r[index],
-            "descriptor_r_untrained": beside.r_untrained[index],
-            "stands_out": int(beside.stands_out[index]),
+            "descriptor": names[beside.descriptor[index]] if beside and not measures.inactive[index] else "",
+            "descriptor_r": beside.r[index] if beside else "",
+            "descriptor_r_untrained": beside.r_untrained[index] if beside else "",
+            "stands_out": int(beside.stands_out[index]) if beside else "",
         }
         rows.append(row)
         if clip.page is None:
@@ -397,7 +372,16 @@ def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> 
                 "moments": strongest.tolist(),
             }
         )
-    return rows, {"features": shown, "chance": beside.chance}
+    return rows, {"features": shown, "chance": beside.chance if beside else None}
+
+
+def _chosen(chosen: str | Sequence[int], measures: features.Measures) -> np.ndarray:
+    """Numbers of the features that `Options.chosen` means."""
+    if not isinstance(chosen, str):
+        return np.asarray(chosen)
+    if chosen.startswith("top:"):
+        return features.strongest(measures, int(chosen[4:]))
+    return np.arange(len(measures.energy))
 
 
 def _images(trained: Trained, variables, clip: _Clip, layer: int, **how) -> np.ndarray:
@@ -472,17 +456,6 @@ def auralise_images(front: FrontEnd, images, seen, spectrum, reading: str, recti
 @functools.partial(jax.jit, static_argnums=0)
 def _probabilities(network, variables, seen):
     return network.probabilities(network.apply(variables, seen)[0])
-
-
-def swap(new: Path, old: Path) -> None:
-    """Puts a finished folder in the place of an earlier one."""
-    if not old.exists():
-        os.replace(new, old)
-        return
-    aside = old.parent / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-    os.replace(old, aside)
-    os.replace(new, old)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

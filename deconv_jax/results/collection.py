@@ -12,12 +12,11 @@ layer, the next network and `bin/train`. It takes twice as many bytes as its cli
 
 sweep.json            settings, the network's fingerprint, and the songs' (a folder never holds two sweeps)
 songs.csv             the songs: song, label, group, bytes
-parts/00012.parquet   rows of the songs of a part, and in its metadata those that could not be used
+parts/00012.parquet   rows of the songs of a part, and in its metadata what each holds and those that could not be used
 statistics.parquet    all rows; then the parts are removed
 skipped.csv           path and reason of the songs that could not be used
 """
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -28,7 +27,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import jax
 import numpy as np
 import pyarrow as pa
@@ -36,24 +34,29 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from deconv_jax.data import tracks
-from deconv_jax.data.store import Stored, StoredWaveforms, store_clips, write_skipped
+from deconv_jax.data.store import Stored, StoredWaveforms, contents, store_clips, write_skipped
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import features, randomised
 from deconv_jax.music import builtin
 from deconv_jax.network.activations import check_method
+from deconv_jax.network.trained import Trained
 from deconv_jax.results import statistics
 from deconv_jax.sound import audio
-from deconv_jax.training.workdir import Trained, plain, write_json
+from deconv_jax.system import files, locks
 
-FORMAT = 2
+FORMAT = 3
 PART_CLIPS = 64
 """Clips of a part, more or less: what a killed run does again at most."""
 PARTS = 4096
 """Parts of a collection at most; those of a large one are larger."""
 
 SETTINGS, SONGS, TABLE, SKIPPED, PARTS_FOLDER = "sweep.json", "songs.csv", "statistics.parquet", "skipped.csv", "parts"
+LISTED = ("song", "label", "group", "bytes")
+"""Columns of `SONGS`."""
+DIGITS = 16
+"""Of the SHA-256 by which the tables know what a song held."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +105,12 @@ def find_tracks(paths: Sequence) -> list[Track]:
     for given in map(Path, paths):
         for path in audio.find([given]):
             inside = path.relative_to(given) if given.is_dir() else Path(path.name)
-            name, number = audio.shown(inside), 1
+            name, number = files.shown(inside), 1
             while name in names:
                 number += 1
-                name = f"{audio.shown(inside)} ({number})"
+                name = f"{files.shown(inside)} ({number})"
             names.add(name)
-            label, group = [*map(audio.shown, inside.parts[:-1]), "", ""][:2]
+            label, group = [*map(files.shown, inside.parts[:-1]), "", ""][:2]
             found.append(Track(path, name, label, group))
     return found
 
@@ -136,14 +139,11 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
             return tracks.index_table(index, root, labelled=False)
         except InputError as error:  # which knows the flags of bin/train
             raise InputError(str(error).replace("--config.data.", "--")) from None
-    try:
-        if not paths:
-            return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
-        found = find_tracks(paths)
-    except OSError as error:
-        raise InputError(f"--cache_dir: {error.strerror}") from None
+    if not paths:
+        return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
+    found = find_tracks(paths)
     if not found:
-        raise InputError(f"{', '.join(map(audio.shown, paths))}: holds no sound files; name a file or another folder")
+        raise InputError(f"{', '.join(map(files.shown, paths))}: holds no sound files; name a file or another folder")
     return found, []
 
 
@@ -177,16 +177,11 @@ def sweep(
     check(trained, settings)
     if not songs:
         raise InputError("there are no songs to measure; name a sound file or a folder that holds some")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _alone(out, share):
+    with locks.writing(out, "--out", [PARTS_FOLDER], share):
+        try:
             return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
-    except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"--out={audio.shown(out)}: cannot be written ({reason}); free some space or name another folder; "
-            "the same command then goes on"
-        ) from None
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
 
 
 def check(trained: Trained, settings: Settings) -> None:
@@ -194,34 +189,6 @@ def check(trained: Trained, settings: Settings) -> None:
     for layer in settings.layers:
         deconvolve.check_features(trained.network.blocks, layer, None)
     check_method(settings.method, (b.activation for b in trained.network.blocks[: max(settings.layers)]))
-
-
-def fingerprint(trained: Trained) -> str:
-    """Of architecture, weights and front end: two networks that share it give the same table."""
-    digest = hashlib.sha256(repr((trained.network, trained.front_end)).encode())
-    for key, value in jax.tree.leaves_with_path(trained.variables):
-        digest.update(jax.tree_util.keystr(key).encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _alone(out: Path, share: tuple[int, int]) -> Iterator[None]:
-    """Holds the lock of this share. The system lets go of it when the process ends, however it ends."""
-    own = out / f".share-{share[0] + 1}-of-{share[1]}.lock"
-    message = f"--out={audio.shown(out)}: another run is at work in it; wait until it ends, or name another folder"
-    for other in out.glob(".share-*.lock"):
-        if other.name.split("-of-")[1] != f"{share[1]}.lock":  # shares of another cut would do the same work
-            try:
-                with filelock.FileLock(other, timeout=0):
-                    pass
-            except filelock.Timeout:
-                raise InputError(message) from None
-    try:
-        with filelock.FileLock(own, timeout=0):
-            yield
-    except filelock.Timeout:
-        raise InputError(message) from None
 
 
 class _Run:
@@ -238,6 +205,8 @@ class _Run:
             trained.network, trained.front_end, settings.layers, clips, len(self.devices)
         )
         self.schema = schema()
+        front = trained.front_end
+        self.place = (store, front.sample_rate, front.clip_samples, settings.clips_per_song)
 
     @functools.cached_property
     def twin(self) -> dict:
@@ -248,14 +217,15 @@ class _Run:
     def run(self) -> Swept:
         wanted = self._describe()
         self.key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-        with filelock.FileLock(self.out / ".join.lock"):  # shares begin at the same moment
+        with locks.turn(self.out / ".join.lock"):  # shares begin at the same moment
             self._claim(wanted)
-        clips = 0
         mine = range(self.share[0], len(self.parts), self.share[1])
-        if not self._is_whole(self.out / TABLE):
-            (self.out / PARTS_FOLDER).mkdir(exist_ok=True)
-            clips = self._measure_parts([i for i in mine if not self._is_whole(self._part(i))])
-        with filelock.FileLock(self.out / ".join.lock"):
+        joined = self._is_whole(self.out / TABLE)
+        missing = [] if joined else [i for i in mine if not self._is_whole(self._part(i))]
+        stored = self._stored(missing)
+        self._check_contents(mine, [self.out / TABLE] if joined else [self._part(i) for i in mine if i not in missing])
+        clips = self._measure_parts(missing, stored)
+        with locks.turn(self.out / ".join.lock"):
             if not self._is_whole(self.out / TABLE):
                 missing = [i for i in range(len(self.parts)) if not self._is_whole(self._part(i))]
                 if missing:
@@ -271,11 +241,11 @@ class _Run:
         digest = hashlib.sha256()
         for row in self._listed():
             digest.update(json.dumps(row).encode())
-        return plain(
+        return files.plain(
             {
                 "format": FORMAT,
                 "settings": dataclasses.asdict(self.settings),
-                "network": fingerprint(self.trained),
+                "network": self.trained.fingerprint,
                 "untrained_seed": randomised.SEEDS[0],
                 "songs": {"count": len(self.songs), "sha256": digest.hexdigest()},
             }
@@ -299,23 +269,23 @@ class _Run:
                 found["settings"].items()
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise InputError(
-                    f"{audio.shown(path)}: is not what bin/sweep wrote; name another --out, or remove the folder"
+                    f"{files.shown(path)}: is not what bin/sweep wrote; name another --out, or remove the folder"
                 ) from None
         if found is None:
             for name in (TABLE, SKIPPED, SONGS, PARTS_FOLDER):
                 if (self.out / name).exists():
                     raise InputError(
-                        f"{audio.shown(self.out / name)}: is there already and was not made by bin/sweep; "
+                        f"{files.shown(self.out / name)}: is there already and was not made by bin/sweep; "
                         "name another --out"
                     )
-            write_json(path, wanted | {"checkpoint": self.trained.checkpoint})
+            files.write_json(path, wanted | {"checkpoint": self.trained.checkpoint})
         elif differences := self._differences(found, wanted):
             raise InputError(
-                f"--out={audio.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
+                f"--out={files.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
                 "give the same flags and songs to go on with it, or name another folder"
             )
         if not (self.out / SONGS).exists():
-            _write_csv(self.out / SONGS, ["song", "label", "group", "bytes"], self._listed())
+            files.write_csv(self.out / SONGS, (dict(zip(LISTED, row, strict=True)) for row in self._listed()), LISTED)
 
     def _differences(self, found: dict, wanted: dict) -> list[str]:
         told = []
@@ -335,7 +305,7 @@ class _Run:
             with open(self.out / SONGS, newline="", encoding="utf-8") as handle:
                 rows = itertools.islice(csv.reader(handle), 1, None)
                 for number, (had, now) in enumerate(itertools.zip_longest(rows, self._listed()), 1):
-                    if had is None or now is None or had != [str(v) for v in now]:
+                    if had is None or now is None or had != [str(files.cell(v)) for v in now]:
                         return f" (song {number} was {had and had[0]} and now is {now and now[0]})"
         except (OSError, ValueError, csv.Error):
             pass
@@ -352,27 +322,45 @@ class _Run:
             return False
 
     def _skipped(self, path: Path) -> list[tuple[str, str]]:
-        return [(name, reason) for name, reason in json.loads(pq.read_schema(path).metadata[b"skipped"])]
+        return [(name, reason) for name, reason in _metadata(path, "skipped")]
 
-    def _measure_parts(self, numbers: list[int]) -> int:
-        """Stores the songs of some parts, then measures and writes one part after the other; returns their clips."""
+    def _stored(self, numbers: list[int]) -> dict[int, Stored | tuple[str, str]]:
+        """Stores the songs of some parts: the file of each song, or its name and why there is none."""
         songs = [song for number in numbers for song in self.parts[number]]
-        front, count = self.trained.front_end, self.settings.clips_per_song
-        tracks = [self.songs[song] for song in songs]
-        found, skipped = store_clips(tracks, self.store, front.sample_rate, front.clip_samples, count)
+        found, skipped = store_clips([self.songs[song] for song in songs], *self.place)
         lost = iter(skipped)
-        stored = {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
-        clips = sum(one.clips for one in found if one)
+        return {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
+
+    def _check_contents(self, mine: Sequence[int], made: list[Path]) -> None:
+        """Compares what this share's songs hold now with what they held when the tables `made` were measured."""
+        songs = [song for number in mine for song in self.parts[number]]
+        held = contents([self.songs[song] for song in songs], *self.place)
+        self.contents = {song: digest[:DIGITS] for song, digest in zip(songs, held, strict=True)}
+        for path in made:
+            had = {int(song): digest for song, digest in _metadata(path, "contents").items()}
+            for song in sorted(had.keys() & self.contents.keys()):
+                if had[song] != self.contents[song]:
+                    raise InputError(
+                        f"--out={files.shown(self.out)}: holds another sweep: song {song + 1}, "
+                        f"{self.songs[song].name}, is another than it was when it was measured; give the same songs "
+                        "to go on with it, or name another folder"
+                    )
+
+    def _measure_parts(self, numbers: list[int], stored: dict[int, Stored | tuple[str, str]]) -> int:
+        """Measures and writes one part after the other; returns their clips."""
+        clips = sum(one.clips for one in stored.values() if isinstance(one, Stored))
         with tqdm(total=clips, desc="measuring", unit="clip", disable=None) as bar:
             for number in numbers:
                 self._measure_part(number, stored, bar)
         return clips
 
     def _measure_part(self, number: int, stored: dict[int, Stored | tuple[str, str]], bar: tqdm) -> None:
-        """Measures and writes a part; `stored` has the file of each song, or its name and why there is none."""
+        """Measures and writes a part; `stored` as `_stored` gives it."""
         given = {song: stored[song] for song in self.parts[number]}
         used = {song: one for song, one in given.items() if isinstance(one, Stored)}
         skipped = [one for one in given.values() if not isinstance(one, Stored)]
+        held = {song: self.contents[song] for song in given}
+        held |= {song: one.path.stem[:DIGITS] for song, one in used.items()}  # what is measured, whatever came since
         waveforms = StoredWaveforms(list(used.values()), self.trained.front_end.clip_samples)
         results = []
         for first in range(0, len(waveforms), self.batch):
@@ -380,7 +368,8 @@ class _Run:
             results.append(self._measure_batch(clips.astype(np.float32) / 32768))
             bar.update(len(clips))
         table = self._table(used, results)
-        _write_table(self._part(number), self._with(table.schema, skipped), [table])
+        self._part(number).parent.mkdir(exist_ok=True)
+        _write_table(self._part(number), self._with(table.schema, skipped, held), [table])
 
     def _measure_batch(self, waveforms: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
         """Layer → columns of shape (clips, features)."""
@@ -451,11 +440,18 @@ class _Run:
         paths = [self._part(number) for number in range(len(self.parts))]
         skipped = self.left_out + [s for path in paths for s in self._skipped(path)]
         write_skipped(self.out / SKIPPED, skipped)
+        held = {song: digest for path in paths for song, digest in _metadata(path, "contents").items()}
         first = pq.read_table(paths[0]).schema
-        _write_table(self.out / TABLE, self._with(first, skipped), map(pq.read_table, paths))
+        _write_table(self.out / TABLE, self._with(first, skipped, held), map(pq.read_table, paths))
 
-    def _with(self, given: pa.Schema, skipped) -> pa.Schema:
-        return given.with_metadata({"sweep": self.key, "skipped": json.dumps(skipped)})
+    def _with(self, given: pa.Schema, skipped, held: dict) -> pa.Schema:
+        about = {"sweep": self.key, "skipped": json.dumps(skipped), "contents": json.dumps(held)}
+        return given.with_metadata(about)
+
+
+def _metadata(path: Path, name: str):
+    """What a table's metadata hold under a name."""
+    return json.loads(pq.read_schema(path).metadata[name.encode()])
 
 
 ACTIVATIONS = ("activation_maximum", "activation_mean")
@@ -477,14 +473,7 @@ def schema() -> pa.Schema:
 
 def _write_table(path: Path, to: pa.Schema, tables) -> None:
     """Writes tables one after the other, each as one row group, whole or not at all."""
-    with audio.replacing(path) as temporary, pq.ParquetWriter(temporary, to, compression="zstd") as writer:
+    with files.replacing(path) as partial, pq.ParquetWriter(partial, to, compression="zstd") as writer:
         for table in tables:
             if len(table):
                 writer.write_table(table.replace_schema_metadata(to.metadata), row_group_size=len(table))
-
-
-def _write_csv(path: Path, head: list[str], rows) -> None:
-    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(head)
-        writer.writerows(rows)

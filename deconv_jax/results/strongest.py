@@ -8,14 +8,10 @@ share with them, and how much of one label both hold, says how little of such a 
 import dataclasses
 import json
 import logging
-import os
-import shutil
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +23,15 @@ from deconv_jax.data.store import StoredWaveforms, store_clips
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
+from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results import clip_folder
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
-from deconv_jax.sound import audio, auralisation
+from deconv_jax.sound import auralisation
 from deconv_jax.sound.front_end import undo_level
-from deconv_jax.training.workdir import Trained, write_json
+from deconv_jax.system import files, locks
 
 log = logging.getLogger(__name__)
 
@@ -189,36 +186,25 @@ def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settin
     out = Path(out)
     folder, table = out / FOLDER, out / TABLE
     wanted = {"sweep": (pq.read_schema(table).metadata or {})[b"sweep"].decode()} | dataclasses.asdict(options)
-    if folder.exists():
+    with locks.writing(out, "--out", wait=True):
+        if folder.exists():
+            try:
+                found = json.loads((folder / "top.json").read_text("utf-8"))
+            except (OSError, ValueError):
+                raise InputError(
+                    f"{files.shown(folder)}: is there already and was not made by bin/sweep; name another --out"
+                ) from None
+            if found == wanted and (folder / "index.html").is_file():
+                return folder / "index.html"
         try:
-            found = json.loads((folder / "top.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            raise InputError(
-                f"{audio.shown(folder)}: is there already and was not made by bin/sweep; name another --out"
-            ) from None
-        if found == wanted and (folder / "index.html").is_file():
-            return folder / "index.html"
-    lock = filelock.FileLock(out / ".top.lock")
-    partial = out / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-    try:
-        lock.acquire()
-        for left in out.glob(".*.partial/"):  # by a run that was killed here
-            shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir()
-        maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
-        own, twin, present = strongest(table, maps, options)
-        gone = _auralise(trained, tracks, partial, store, settings, options, own, maps)
-        _write_page(trained, tracks, partial, settings, options, own, twin, present, gone)
-        write_json(partial / "top.json", wanted)
-        clip_folder.swap(partial, folder)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"--out={audio.shown(out)}: cannot be written ({getattr(error, 'strerror', None) or error}); "
-            "free some space or name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        lock.release()
+            with files.replacing_folder(folder) as partial:
+                maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
+                own, twin, present = strongest(table, maps, options)
+                gone = _auralise(trained, tracks, partial, store, settings, options, own, maps)
+                _write_page(trained, tracks, partial, settings, options, own, twin, present, gone)
+                files.write_json(partial / "top.json", wanted)
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
     return folder / "index.html"
 
 
@@ -350,7 +336,7 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
         "base-uri 'none'; form-action 'none'"
     )
     template = listening.environment().get_template("top.html.j2")
-    with audio.replacing(folder / "index.html") as temporary:
+    with files.replacing(folder / "index.html") as page:
         template.stream(
             policy=policy,
             style=Markup(style),
@@ -367,7 +353,7 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
             base=[(label, count) for label, count in base.most_common(12)] if known else [],
             few=options.count * 4 > len(present),
             by={"activation_maximum": "maximum", "activation_mean": "mean"}[options.by],
-        ).dump(str(temporary), encoding="utf-8")
+        ).dump(str(page), encoding="utf-8")
 
 
 def _starts(table: Path, own: Lists) -> dict[tuple[int, int], float]:

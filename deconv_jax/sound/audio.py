@@ -1,12 +1,10 @@
 """Files ↔ waveforms: read any format that soundfile reads, mix to mono, resample, write whole."""
 
-import contextlib
 import io
 import logging
 import os
 import stat
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import soundfile
 import soxr
 
 from deconv_jax.errors import InputError
+from deconv_jax.system.files import replacing, shown
 
 EXTENSIONS = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64"}
@@ -32,15 +31,6 @@ LOUDEST = 1e4
 
 _log = logging.getLogger(__name__)
 _ACCEPTED = "accepted is a sound file that libsndfile reads: WAV, FLAC, Ogg, Opus, MP3, AIFF and others"
-
-
-def shown(path) -> str:
-    """A file name on one printable line, whatever bytes it holds."""
-    text = os.fspath(path)
-    if isinstance(text, str) and text.isprintable():  # nearly all are, and collections have many
-        return text
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read(path, sample_rate: int, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
@@ -171,22 +161,39 @@ def _mono(block: np.ndarray, name: str) -> np.ndarray:
     return mono
 
 
+MADE = (
+    frozenset({"original.wav", "features.csv", "manifest.json"}),
+    frozenset({"index.html", "top.json"}),
+    frozenset({"signals.csv", "hits.csv", "recipe.json"}),
+)
+"""Files by which a folder is known that bin/auralise, bin/sweep or bin/experiments filled with sounds of theirs."""
+
+
 def find(paths) -> list[Path]:
     """Sound files among the paths, folders searched through, sorted within a folder; hidden ones are left out.
 
     Links to folders below a folder are not followed, so that none is searched twice. A folder that cannot be read is
-    told of as a warning.
+    told of as a warning. Folders that the commands of this library filled (`MADE`) are left out, which is told of too,
+    unless they are named themselves.
     """
     files: list[Path] = []
+    made: list[str] = []
     for path in map(Path, paths):
         if not os.path.isdir(path):
             files.append(path)
             continue
         inside = []
         for folder, folders, names in os.walk(path, onerror=_unsearched):
+            if folder != os.fspath(path) and any(known <= set(names) for known in MADE):
+                folders.clear()
+                made.append(folder)
+                continue
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             inside += [Path(folder, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in EXTENSIONS]
         files += sorted(inside)
+    if made:
+        more = f" and {len(made) - 1} more" if made[1:] else ""
+        _log.info("%s%s: left out, made by this library; name one itself to use its sounds", shown(min(made)), more)
     return files
 
 
@@ -198,18 +205,6 @@ def write(path, waveform: np.ndarray, sample_rate: int) -> None:
     """Writes a mono 32-bit float WAV, whole or not at all."""
     with replacing(path) as temporary:
         soundfile.write(temporary, np.asarray(waveform, np.float32), sample_rate, subtype="FLOAT", format="WAV")
-
-
-@contextlib.contextmanager
-def replacing(path, folder=None) -> Iterator[Path]:
-    """A temporary name to write to, beside `path` or in a folder; renamed to `path` on success, removed on failure."""
-    path = Path(path)
-    temporary = Path(folder or path.parent) / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def clip_starts(samples: int, clip: int, count: int) -> np.ndarray:

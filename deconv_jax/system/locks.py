@@ -1,75 +1,111 @@
-"""One process at a time writes into a folder, and what a killed one left there is swept away."""
+"""One process at a time writes into a folder; those that share one work out go in together."""
 
 import contextlib
 import os
-import re
-import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
 
 from deconv_jax.errors import InputError
-from deconv_jax.sound import audio
+from deconv_jax.system import files
 
 LOCK = ".lock"
 
-_LEFT_OVER = re.compile(r"\.\d+-[0-9a-f]{8}\.partial")
-"""Names of `audio.replacing` and of folders that are put together before they are renamed."""
+
+@contextlib.contextmanager
+def writing(
+    folder,
+    flag: str,
+    inside: Sequence[str] = (),
+    share: tuple[int, int] = (0, 1),
+    wait: bool = False,
+) -> Iterator[Path]:
+    """Makes a folder and keeps other processes out of it while the body writes there.
+
+    The lock is the kernel's (flock): it ends with its process, however that ends, and works over NFS. Temporary files
+    and folders that killed processes left are swept away, but not while others share the work.
+
+    Args:
+      folder: made if it is not there.
+      flag: that named it, for messages, such as "--workdir".
+      inside: its sub-folders that are written as well.
+      share: (i, n): the body does the i-th of n shares of one work; the others may go on meanwhile.
+      wait: for others to end, in place of an error.
+
+    Yields:
+      The folder.
+
+    Raises:
+      InputError: another process has the folder, the message says which; or it cannot be written, now or in the body,
+        whose OSError this replaces.
+    """
+    folder = Path(folder)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            with contextlib.ExitStack() as door:
+                door.enter_context(_lock(folder / LOCK, flag, wait, passing=share[1] > 1))
+                for other in folder.glob(".share-*.lock"):
+                    if share[1] == 1 or not other.name.endswith(f"-of-{share[1]}.lock"):
+                        with _lock(other, flag, wait):
+                            pass
+                if share[1] > 1:
+                    held.enter_context(_lock(folder / f".share-{share[0] + 1}-of-{share[1]}.lock", flag, wait))
+                else:
+                    for place in (folder, *(folder / name for name in inside)):
+                        files.sweep(place)
+                    held.push(door.pop_all())
+            yield folder
+    except OSError as error:
+        raise unwritable(f"{flag}={files.shown(folder)}", error) from None
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # what fails before it writes leaves no empty folder
+                folder.rmdir()
+
+
+def unwritable(name: str, error: OSError) -> InputError:
+    """The error that says that a folder cannot be written; `name` as in "--out=DIR"."""
+    reason = error.strerror or str(error).partition("\n")[0]
+    return InputError(f"{name}: cannot be written ({reason}); free some space or name another folder")
 
 
 @contextlib.contextmanager
-def claimed(folder, flag: str, inside: Sequence[str] = ()) -> Iterator[None]:
-    """Keeps other processes out of a folder while the body runs.
+def turn(path) -> Iterator[None]:
+    """Waits until no other process holds this lock file, and holds it while the body runs."""
+    with _lock(Path(path), "", wait=True):
+        yield
 
-    The lock is the kernel's (flock): it ends with its process, however that ends, and works over NFS.
 
-    Args:
-      folder: there already.
-      flag: that named it, for the message, such as "--workdir".
-      inside: its sub-folders in which this program replaces files, too.
-
-    Raises:
-      InputError: another process has it; the message says which.
-      OSError: the folder cannot be written.
-    """
-    folder = Path(folder)
-    path = folder / LOCK
-    lock = filelock.FileLock(path, blocking=False)
+@contextlib.contextmanager
+def _lock(path: Path, flag: str, wait: bool = False, passing: bool = False) -> Iterator[None]:
+    """Holds a lock file. One who is only `passing` does not sign it, and waits for others who pass."""
+    lock = filelock.FileLock(path, timeout=-1 if wait else 0)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            if not passing or _signed(path):
+                raise InputError(
+                    f"{flag}={files.shown(path.parent)}: {_signed(path) or 'another process'} is at work there; "
+                    "wait for it to end, or name another folder"
+                ) from None
+            time.sleep(0.05)
     try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise InputError(
-            f"{flag}={audio.shown(folder)}: {_holder(path)} is at work there; "
-            "wait for it to end, or name another folder"
-        ) from None
-    try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-        for place in (folder, *(folder / name for name in inside)):
-            sweep(place)
+        if not passing:
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
         path.unlink(missing_ok=True)  # those who opened it before see that it is gone, and try again
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _signed(path: Path) -> str:
     try:
-        said = audio.shown(path.read_text(errors="replace")[:200].strip())
+        return files.shown(path.read_text(errors="replace")[:200].strip())
     except OSError:
-        said = ""
-    return said or "another process"
-
-
-def sweep(folder: Path) -> None:
-    """Removes half-written files and folders. Only for who has the folder to itself."""
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if not _LEFT_OVER.fullmatch(path.name):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        return ""

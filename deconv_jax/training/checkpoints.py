@@ -11,8 +11,7 @@ from absl import logging
 
 from deconv_jax.errors import InputError
 from deconv_jax.sound import audio
-from deconv_jax.system import hosts
-from deconv_jax.training import workdir as wd
+from deconv_jax.system import files, hosts
 from deconv_jax.training.workdir import State, evaluated
 
 
@@ -82,7 +81,7 @@ class Keeper:
         step = int(state["step"])
         if best == step and step not in self.best.all_steps():  # else it was saved just before the run was killed
             self._save(self.best, evaluated(state) | {"step": state["step"]}, force=True)
-        wd.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
+        files.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
         self.save_last(state | no_totals())
         for other in self.best.all_steps():
             if other != best:

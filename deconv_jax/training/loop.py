@@ -10,15 +10,13 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from deconv_jax.errors import InputError
 from deconv_jax.network.file import save_network
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import layer_sizes
 from deconv_jax.pictures import spectrograms
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.system import hosts, locks, runtime
+from deconv_jax.system import files, hosts, locks, runtime
 from deconv_jax.system.devices import Devices, all_devices, feed
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
@@ -53,14 +51,8 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     settings(config)
     if not hosts.first():
         return _train(config, workdir, cache_dir)
-    flag = f"--workdir={audio.shown(workdir)}"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with locks.claimed(workdir, "--workdir", ["network"]):
-            return _train(config, workdir, cache_dir)
-    except OSError as error:
-        what = error.strerror or str(error).splitlines()[0]
-        raise InputError(f"{flag}: cannot be written ({what}); free some space or name another") from None
+    with locks.writing(workdir, "--workdir", ["network"]):
+        return _train(config, workdir, cache_dir)
 
 
 def _train(config: dict, workdir: Path, cache_dir) -> dict:
@@ -101,11 +93,10 @@ def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predic
     }
     accuracies = {"network": test["by_clip"]["accuracy"]} | {n: b["by_clip"]["accuracy"] for n, b in base.items()}
     confusion = np.asarray(test["by_song"]["confusion"])
-    with audio.replacing(workdir / "report.png") as temporary:
-        temporary.write_bytes(spectrograms.training_sheet(history, confusion, labels, accuracies))
+    files.write_bytes(workdir / "report.png", spectrograms.training_sheet(history, confusion, labels, accuracies))
     network, variables = fold(run.network, {k: v for k, v in best.items() if k != "step"})
     _save(workdir, network, variables, run.front_end, labels, report)
-    wd.write_json(workdir / "report.json", report)
+    files.write_json(workdir / "report.json", report)
     return report
 
 
@@ -121,7 +112,9 @@ def _finished(workdir: Path, front_end: FrontEnd) -> dict:
 def _save(workdir: Path, network: Network, variables, front_end: FrontEnd, labels: list[str], report: dict) -> None:
     """The best weights as a network file, which `bin/auralise --network` takes without this run's folder."""
     source = {"made_by": "bin/train", "step": report["best_step"], "test": report["test"], "songs": report["songs"]}
-    save_network(workdir / "network", network, variables, front_end, labels, wd.plain(source))
+    if wd.read_json(workdir / "config.json", "run")["data"].get("shuffle_labels"):
+        source["shuffle_labels"] = True
+    save_network(workdir / "network", network, variables, front_end, labels, files.plain(source))
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.system import hosts
+from deconv_jax.system import files, hosts
 from deconv_jax.training import workdir as wd
 from deconv_jax.training.augmentation import Augment
 from deconv_jax.training.recipe import Recipe
@@ -103,8 +103,8 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
             )
         # Not before: a first command with a wrong name of a folder must not bind the workdir to it.
         if not (workdir / "config.json").is_file():
-            wd.write_json(workdir / "config.json", config)
-        wd.write_json(workdir / "corpus.json", corpus)
+            files.write_json(workdir / "config.json", config)
+        files.write_json(workdir / "corpus.json", corpus)
     if data.get("shuffle_labels"):
         parts = shuffle_labels(parts, config["seed"])
     clips, skipped = _clips(config, parts, labels, front_end, workdir, cache_dir)
@@ -202,8 +202,5 @@ def _tracks(config: dict, cache_dir) -> tuple[list[Track], list[tuple[str, str]]
 
 
 def _builtin(data: dict, cache_dir) -> list[Track]:
-    try:
-        files = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
-    except OSError as error:
-        raise InputError(f"--cache_dir: {error.strerror}") from None
-    return index_folder(files[0].parents[1], keep=set(files))
+    songs = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
+    return index_folder(songs[0].parents[1], keep=set(songs))

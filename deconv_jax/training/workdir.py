@@ -8,9 +8,7 @@ network/         the best weights as a network file (`deconv_jax.network.file`),
 report.json, report.png    test results beside the baselines; written last
 """
 
-import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -37,43 +35,6 @@ def default_workdir(name: str = "genre3") -> Path:
     if (checkout / "pyproject.toml").is_file() and (checkout / "configs").is_dir():
         return checkout / "runs" / name
     return Path(platformdirs.user_data_dir("deconv_jax")) / "runs" / name
-
-
-def write_json(path: Path, value) -> None:
-    """Writes JSON whole; numbers that JSON does not know (NaN) become null."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text whole, and to the disk itself, so that not even a power cut leaves an empty file of its name."""
-    with audio.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Writes rows that share their keys as a table, whole; floats with seven digits."""
-    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.7g}" if isinstance(v, float | np.floating) else v for k, v in row.items()})
-
-
-def plain(value):
-    """A value as JSON can hold it: arrays as lists, paths as text, NaN and infinity as None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def read_json(path: Path, what: str):
