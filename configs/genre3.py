@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.front_end.n_fft = 512
     config.front_end.hop = 256
     config.front_end.clip_seconds = 4.0
+    config.front_end.scale = "log1p" if variant == "log" else "linear"
     config.front_end.level = "none"  # "clip": every clip is divided by its mean magnitude, so that none is loud
 
     config.network = ConfigDict()
@@ -56,7 +57,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.network.dense = (512, 256)  # the paper gives no widths; these are the authors' early code's
     config.network.dropout = 0.5
     config.network.head = "flatten"  # or the "average" or "max" of every map, which fits clips of any length
-    config.network.log = variant == "log"
 
     config.data = ConfigDict()
     config.data.root = ""  # a folder of genres, in which a second level is the artist; empty: the built-in music

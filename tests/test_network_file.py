@@ -1,6 +1,7 @@
 """The on-disk form: what is written comes back, and what does not fit is refused by name."""
 
 import copy
+import dataclasses
 import json
 import os
 
@@ -263,3 +264,15 @@ def test_what_would_not_load_is_not_written(stored, tmp_path):
     with pytest.raises(ValueError, match="labels"):
         save_network(tmp_path / "n", network, variables, FRONT, ["one", "one"])
     assert not (tmp_path / "n").exists()
+
+
+def test_a_logarithm_of_version_0_1_is_the_front_ends_today(stored, tmp_path):
+    """Until 0.1 a network could compress its input itself."""
+    folder = stored[0]
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    description = json.loads((folder / "network.json").read_text())
+    description["network"]["log"] = True
+    (tmp_path / "network.json").write_text(json.dumps(description))
+    front = load_network(tmp_path).front_end
+    assert front == dataclasses.replace(load_network(folder).front_end, scale="log1p", factor=1e4)

@@ -244,11 +244,14 @@ def test_what_was_trained_is_found_again(finished):
 
 def test_a_log_network_standardises_every_bin(music, tmp_path):
     settings = config(music, epochs=2)
-    settings["network"]["log"] = True
+    settings["network"]["log"] = True  # as a config of version 0.1 says it
     loop.train(settings, tmp_path)
     trained = workdir.load(tmp_path)
-    assert trained.network.log
+    assert trained.front_end.scale == "log1p"
     assert trained.variables["input"]["scale"].shape == (65, 1)
+    settings["front_end"] |= {"scale": "log1p", "factor": 1e4}  # as it is said today: the same run
+    del settings["network"]["log"]
+    assert loop.train(settings, tmp_path)["labels"] == trained.labels
 
 
 def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_path):

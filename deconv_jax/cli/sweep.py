@@ -81,7 +81,7 @@ def _sweep(arguments: list[str]) -> int:
     trained = workdir.load(folder, _CHECKPOINT.value, _NETWORK.value)
     layers = layers or list(range(1, len(trained.network.blocks) + 1))
     settings = collection.Settings(tuple(layers), _CLIPS.value, _METHOD.value, _NORM_BACK.value)
-    phase = trained.front_end.linear and not trained.network.log
+    phase = trained.front_end.linear
     reading = _READING.value or ("phase" if phase else "mask")
     options = strongest.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)
     strongest.check(trained, settings, options)

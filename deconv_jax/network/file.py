@@ -169,6 +169,7 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
         raise SettingError(
             f"{name}: version {version} is newer than this deconv_jax knows ({VERSION}); install a newer deconv_jax"
         )
+    top = upgraded(top, name)
     _known(top, ("format", "version", "front_end", "axes", "network", "labels", "source"), name, "")
     axes = tuple(top.get("axes", AXES[0])) if isinstance(top.get("axes", AXES[0]), list | tuple) else ()
     if axes not in AXES:
@@ -195,6 +196,26 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
     return network, variables, front_end, labels
 
 
+def upgraded(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings with the fields `front_end` and `network` as they are today.
+
+    Until version 0.1 a network could take the logarithm of its input itself (`network.log`); the front end does now.
+
+    Raises:
+      ValueError: `network.log` is neither true nor false.
+    """
+    network = settings.get("network")
+    if not isinstance(network, dict) or "log" not in network:
+        return settings
+    network = dict(network)
+    if not isinstance(log := network.pop("log"), bool):
+        raise SettingError(f"{name}: network.log must be one of True, False, not {log!r}")
+    front = settings.get("front_end", {})
+    if log and isinstance(front, dict):
+        front = front | {"scale": "log1p", "factor": 1e4}
+    return settings | {"network": network, "front_end": front}
+
+
 def read_spec(fields, classes: int, name: str) -> Network:
     """The network that a description's `network` holds.
 
@@ -213,8 +234,8 @@ def read_spec(fields, classes: int, name: str) -> Network:
         _built(Dense, {"width": d} if isinstance(d, int) else d, name, f"network.dense[{i}]")
         for i, d in enumerate(dense)
     )
-    _known(fields, ("classes", "dropout", "log", "head", "final", "output"), name, "network.")
-    for field, known in (("head", HEADS), ("final", FINALS), ("log", (True, False)), ("output", (True, False))):
+    _known(fields, ("classes", "dropout", "head", "final", "output"), name, "network.")
+    for field, known in (("head", HEADS), ("final", FINALS), ("output", (True, False))):
         if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
             raise SettingError(
                 f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
@@ -267,7 +288,6 @@ def _described(network: Network) -> dict[str, Any]:
         "blocks": [dataclasses.asdict(b) for b in network.blocks],
         "dense": [dataclasses.asdict(d) if isinstance(d, Dense) else d for d in network.dense],
         "dropout": network.dropout,
-        "log": network.log,
         "head": network.head,
         "final": network.final,
         "output": network.output,

@@ -50,7 +50,6 @@ class Network(nn.Module):
       dense: the dense layers before the output: widths, or `Dense` where there is more to say.
       classes: number of logits.
       dropout: share dropped after each dense layer, in training only.
-      log: compress the magnitude. The deconvolved image is then no magnitude: auralise it as a mask.
       head: how maps become a vector: "flatten", or the "average" or "max" of every map.
       final: what makes probabilities of the logits: "softmax" (one class), "sigmoid" (any number of tags).
       output: whether a dense layer gives the logits; without one they are what comes before it.
@@ -60,7 +59,6 @@ class Network(nn.Module):
     dense: tuple[int | Dense, ...] = (512, 256)
     classes: int = 3
     dropout: float = 0.5
-    log: bool = False
     head: str = "flatten"
     final: str = "softmax"
     output: bool = True
@@ -98,8 +96,6 @@ class Network(nn.Module):
         """
         single = magnitude.ndim == 2
         x = (magnitude[None] if single else magnitude)[..., None]
-        if self.log:
-            x = jnp.log1p(1e4 * x)
         x = (x - self._input("mean", 0.0)) / self._input("scale", 1.0)
         rows = None if counted is None or counted == len(x) else jnp.arange(len(x)).reshape(-1, 1, 1, 1) < counted
         valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])

@@ -293,7 +293,7 @@ def _heard(trained: Trained) -> str:
         front.kind
     ]
     energy = " (energy)" if front.power == 2 else ""
-    return f"{'' if front.linear and not trained.network.log else 'log '}{rows}{energy}"
+    return f"{'' if front.linear else 'log '}{rows}{energy}"
 
 
 def _report(trained: Trained) -> dict | None:

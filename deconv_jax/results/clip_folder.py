@@ -86,7 +86,7 @@ def check(trained: Trained, options: Options) -> None:
         wanted = None if isinstance(options.chosen, str) else options.chosen
         deconvolve.check_features(trained.network.blocks, layer, wanted)
     check_method(options.method, (b.activation for b in trained.network.blocks[: max(options.layers)]))
-    if (trained.network.log or not trained.front_end.linear) and options.reading == "phase":
+    if not trained.front_end.linear and options.reading == "phase":
         raise SettingError(
             "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
             "use --reading=mask"

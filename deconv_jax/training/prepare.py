@@ -12,6 +12,7 @@ from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, 
 from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.music import builtin
+from deconv_jax.network.file import upgraded
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.sound import audio
@@ -150,8 +151,8 @@ def check_claim(workdir: Path, config: dict) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         return
-    config = json.loads(json.dumps(config))
-    there = wd.read_json(path, "run")
+    config = upgraded(json.loads(json.dumps(config)), "config")
+    there = upgraded(wd.read_json(path, "run"), audio.shown(path))
     _complete(there, config)
     if "failed_share" in config["data"]:
         there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained

@@ -142,13 +142,12 @@ def initial_state(
     """Fresh weights, and the input's mean and scale from clips spread over the training part.
 
     The linear magnitude is divided by one number, its root mean square, and stays a magnitude: the phase reading
-    of auralisation needs one. The log magnitude is standardised for each frequency.
+    of auralisation needs one. A logarithm of it is standardised for each frequency.
     """
     some = clips.waveforms[np.unique(np.linspace(0, len(clips.labels) - 1, 256).astype(int))]
     rows = [np.asarray(magnitudes(some[i : i + 16], front_end), np.float64) for i in range(0, len(some), 16)]
     magnitude = np.concatenate(rows)
-    if network.log or not front_end.linear:
-        magnitude = np.log1p(1e4 * magnitude) if network.log else magnitude
+    if not front_end.linear:
         mean = magnitude.mean(axis=(0, 2))[:, None]
         scale = np.maximum(magnitude.std(axis=(0, 2)), 1e-3)[:, None]
     else:

@@ -19,7 +19,7 @@ import platformdirs
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
-from deconv_jax.network.file import DESCRIPTION, Trained, load_network
+from deconv_jax.network.file import DESCRIPTION, Trained, load_network, upgraded
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -56,7 +56,7 @@ def read_json(path: Path, what: str):
 
 def front_end(config: dict) -> FrontEnd:
     """The front end that a config describes; ValueError if it describes none."""
-    return FrontEnd(**config["front_end"])
+    return FrontEnd(**upgraded(config, "config")["front_end"])
 
 
 def network(config: dict, classes: int) -> Network:
@@ -65,7 +65,7 @@ def network(config: dict, classes: int) -> Network:
     Raises:
       ValueError: a field that no block has, or a value that it cannot take; the message names it.
     """
-    fields = dict(config["network"])
+    fields = dict(upgraded(config, "config")["network"])
     names = sorted((n for n in fields if n.startswith("block")), key=lambda n: (len(n), n))
     blocks = []
     for number, name in enumerate(names, 1):
