@@ -270,8 +270,8 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
     the first) for validation, the others for training. Every song is in the test part of one fold. `fractions` do
     not matter then.
 
-    Parts that the index gives are taken as they are, whichever groups they divide (`shared_groups` says). If it gives
-    no validation or no test part, that is taken out of its training part, by group.
+    Parts that the index gives are taken as they are, but must not divide a group. If it gives no validation or no
+    test part, that is taken out of its training part, by group.
 
     Our own, since scikit-learn's StratifiedGroupKFold deals into equal folds only, promises no fold every class, and
     deals differently since its shuffle was repaired (its pull request 32540).
@@ -286,7 +286,8 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
       Part → tracks. Every part that is made here has at least one song of every genre.
 
     Raises:
-      InputError: a genre has too few songs or groups for that; or parts of the index lack genres or contradict `fold`.
+      InputError: a genre has too few songs or groups for that; or parts of the index lack genres, divide groups or
+        contradict `fold`.
       ValueError: the fractions are not three positive numbers that add up to 1, or `fold` is none.
     """
     fractions = [float(f) for f in fractions]
@@ -310,12 +311,6 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
     else:
         return _split_songs(tracks, fractions, seed)
     return {part: [t for t, place in zip(tracks, where, strict=True) if place == part] for part in PARTS}
-
-
-def shared_groups(parts: dict[str, list[Track]]) -> list[str]:
-    """Groups that stand in more than one part, sorted: none, unless the index gave the parts."""
-    held = [{t.group for t in tracks if t.group} for tracks in parts.values()]
-    return sorted(group for group, count in collections.Counter(itertools.chain(*held)).items() if count > 1)
 
 
 def _fold(fold: str) -> tuple[int, int]:
@@ -359,6 +354,13 @@ def _given_parts(tracks: list[Track], fractions: list[float], seed: int) -> dict
     if odd := {t.part for t in tracks} - set(PARTS):
         raise SettingError(f"a track's part must be one of {PARTS} if any track has one, not {sorted(odd)[0]!r}")
     parts = {part: [t for t in tracks if t.part == part] for part in PARTS}
+    places = collections.Counter(group for group, _ in {(t.group, t.part) for t in tracks if t.group})
+    if divided := sorted(group for group, count in places.items() if count > 1):
+        raise InputError(
+            f"the index puts {len(divided)} artist(s) into more than one part, such as {divided[0]!r}: results are then "
+            "too good; mend its column of parts or take it out, or let artists stand on both sides: "
+            "--config.data.split_by=song"
+        )
     if not parts["train"]:
         raise InputError("the index puts no track that can be used into the training part: one is needed")
     made = [part for part in PARTS if part == "train" or not parts[part]]

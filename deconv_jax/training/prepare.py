@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
-from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shared_groups, shuffle_labels, split
+from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shuffle_labels, split
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.music import builtin
 from deconv_jax.network.file import upgraded
@@ -94,8 +94,6 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
     artists = {p: [t.group for t in ts] for p, ts in parts.items()}
     if any(map(any, artists.values())):
         corpus["groups"] = artists
-    if shared := shared_groups(parts):
-        logging.warning("the index puts %d artists into more than one part, such as %s", len(shared), shared[0])
     if hosts.first():
         if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
             raise InputError(
