@@ -10,6 +10,7 @@ from flax import nnx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from deconv_jax.deconvolution import any_model
 from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution.any_model import deconvolve_function
 from deconv_jax.deconvolution.deconvolve import deconvolve, sweep
@@ -283,19 +284,127 @@ def test_an_nnx_model_equals_the_same_blocks(rng, method):
     close(images, deconvolve(network, variables, magnitude, 1, method=method))
 
 
+def quarter(x):
+    return nn.leaky_relu(x, 0.25)
+
+
+A = jnp.full((1, 1, 3), 0.25)
+SPELLINGS = {
+    "maximum": (nn.relu, lambda x: jnp.maximum(x, 0)),
+    "where": (nn.relu, lambda x: jnp.where(x > 0, x, 0)),
+    "minimum": (nn.relu, lambda x: -jnp.minimum(-x, 0)),
+    "absolute": (nn.relu, lambda x: (x + jnp.abs(x)) / 2),
+    "mask": (nn.relu, lambda x: x * (x > 0)),
+    "rest": (nn.relu, lambda x: x - jnp.minimum(x, 0)),
+    "scaled": (lambda x: 3 * nn.relu(x), lambda x: jnp.maximum(3 * x, 0)),
+    "turned": (lambda x: -nn.relu(-x), lambda x: jnp.minimum(x, 0)),
+    "leaky maximum": (quarter, lambda x: jnp.maximum(x, 0.25 * x)),
+    "leaky where": (quarter, lambda x: jnp.where(x >= 0, x, 0.25 * x)),
+    "prelu": (quarter, lambda x: jnp.maximum(x, 0) + A * jnp.minimum(x, 0)),
+    "mixed": (quarter, lambda x: 0.25 * x + 0.75 * nn.relu(x)),
+    "clip": (nn.relu6, lambda x: jnp.clip(x, 0, 6)),
+    "clamp": (nn.relu6, lambda x: 6 * jax.lax.clamp(0.0, x / 6, 1.0)),
+    "cap first": (nn.relu6, lambda x: jnp.maximum(jnp.minimum(x, 6), 0)),
+}
+
+
+def two_layers(activation):
+    def layer_map(x):
+        for kernel in KERNELS:
+            x = activation(nn.Conv(3, (2, 3)).apply({"params": kernel}, x))
+        return x
+
+    return layer_map
+
+
+KERNELS = [
+    {
+        "kernel": np.random.default_rng(n).standard_normal((2, 3, maps, 3)).astype("f"),
+        "bias": np.float32([0.3, -0.2, 4]),
+    }
+    for n, maps in enumerate((1, 3))
+]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_rectifiers_in_any_spelling_are_known_by_what_they_compute(rng, name):
+    known, spelled = map(two_layers, SPELLINGS[name])
+    magnitude = 3 * rng.standard_normal((5, 6, 1)).astype(np.float32)
+    for method in METHODS:
+        close(
+            deconvolve_function(spelled, magnitude, method=method), deconvolve_function(known, magnitude, method=method)
+        )
+
+
 @pytest.mark.parametrize(
     ("function", "word"),
     [
-        (lambda x: nn.tanh(x)[..., None], "tanh"),
-        (lambda x: (x * x)[..., None], "mul"),
-        (lambda x: jnp.where(x > 0, x, 0)[..., None], "select_n"),
-        (lambda x: (x / x.sum())[..., None], "div"),
-        (lambda x: (x, x), "one array"),
+        (nn.tanh, "tanh"),
+        (lambda x: x * x, "mul"),
+        (lambda x: x / x.sum(), "div"),
+        (jnp.abs, "abs"),
+        (lambda x: jnp.maximum(x, -x), "max"),
+        (lambda x: nn.relu(x) + nn.relu(-x), "max"),
+        (lambda x: jnp.maximum(x, 0) - 0.2 * jnp.minimum(x, 0), "min"),
+        (lambda x: jnp.minimum(x, 6), "min"),
+        (lambda x: jnp.clip(x, -1, 1), "min"),
+        (lambda x: jnp.where(x > 0.5, x, 0), "select_n"),
+        (nn.hard_swish, "mul"),
+        (lambda x: jnp.stack([x, 0.1 * x]).max(axis=0), "reduce_max"),
+        (lambda x: jnp.maximum(x, (0.1 * x.reshape(-1)).reshape(x.shape)), "max"),
     ],
 )
-def test_functions_without_a_rule_are_refused_and_named(function, word):
+def test_steps_without_a_rule_are_refused_and_named(function, word):
+    with pytest.raises(ValueError, match=f'no rule for the step "{word}"'):
+        deconvolve_function(lambda x: function(x)[..., None], jnp.ones((3, 4)))
+
+
+def test_a_maximum_over_places_or_maps_is_a_pooling(rng):
+    magnitude = rng.standard_normal((4, 6)).astype(np.float32)
+    pooled = deconvolve_function(lambda x: nn.max_pool(x[..., None], (1, 2), (1, 2)), magnitude)
+    for pool in (
+        lambda x: jnp.maximum(x[:, ::2], x[:, 1::2]),
+        lambda x: jnp.stack([x[:, ::2], x[:, 1::2]]).max(axis=0),
+        lambda x: x.reshape(4, 3, 2).max(axis=2),
+    ):
+        close(deconvolve_function(lambda x, pool=pool: pool(x)[..., None], magnitude), pooled)
+
+
+def test_functions_of_the_same_steps_are_compiled_once_and_keep_their_own_weights():
+    magnitude = jnp.ones((3, 4))
+    before = any_model._program.cache_info().misses
+    slopes = []
+    for weight in (2.0, 3.0):
+        weights = jnp.full((1, 1), weight)
+        slopes += [deconvolve_function(lambda x, w=weights: nn.relu(w * x)[..., None], magnitude) for _ in range(2)]
+    assert any_model._program.cache_info().misses == before + 1
+    np.testing.assert_allclose([s.max() for s in slopes], [4, 4, 9, 9])
+
+
+def test_what_hangs_on_traced_values_is_said(rng):
+    magnitude = rng.standard_normal((3, 4)).astype(np.float32)
+
+    def images(magnitude, slope, leaky):
+        function = (lambda x: jnp.maximum(x, slope * x)) if leaky else (lambda x: slope * nn.relu(x))
+        return deconvolve_function(lambda x: function(x)[..., None], magnitude)
+
+    close(jax.jit(images, static_argnums=2)(magnitude, 0.5, False), images(magnitude, 0.5, False))
+    with pytest.raises(ValueError, match="outside of jit"):
+        jax.jit(images, static_argnums=2)(magnitude, 0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"layer_map": lambda x: (x, x)}, "one array"),
+        ({"layer_map": jnp.sum}, "one array"),
+        ({"magnitude": np.ones((3, 4), complex)}, "real"),
+        ({"chunk": -1}, "chunk"),
+    ],
+)
+def test_arguments_that_fit_nothing_are_refused(changes, word):
     with pytest.raises(ValueError, match=word):
-        deconvolve_function(function, jnp.ones((3, 4)))
+        deconvolve_function(**{"layer_map": lambda x: x, "magnitude": np.ones((3, 4)), **changes})
 
 
 def test_methods_and_features_that_do_not_exist_are_refused():

@@ -357,8 +357,8 @@ def _given_parts(tracks: list[Track], fractions: list[float], seed: int) -> dict
     places = collections.Counter(group for group, _ in {(t.group, t.part) for t in tracks if t.group})
     if divided := sorted(group for group, count in places.items() if count > 1):
         raise InputError(
-            f"the index puts {len(divided)} artist(s) into more than one part, such as {divided[0]!r}: results are then "
-            "too good; mend its column of parts or take it out, or let artists stand on both sides: "
+            f"the index puts {len(divided)} artist(s) into more than one part, such as {divided[0]!r}; results were "
+            "too good: mend its column of parts or take it out, or let artists stand on both sides: "
             "--config.data.split_by=song"
         )
     if not parts["train"]:

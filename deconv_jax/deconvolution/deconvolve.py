@@ -210,15 +210,21 @@ def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] 
     Raises:
       ValueError: layer or feature does not exist.
     """
+    if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+        raise SettingError(f"layer must be a whole number, not {layer!r}")
     if not 1 <= layer <= len(blocks):
         raise SettingError(f"layer {layer} does not exist: this network has layers 1 to {len(blocks)}")
-    maps = blocks[layer - 1].maps
+    return check_chosen(features, blocks[layer - 1].maps, f"layer {layer}")
+
+
+def check_chosen(features: Sequence[int] | None, maps: int, where: str) -> np.ndarray:
+    """Features among so many maps as int32, shape (n,), all if left out; ValueError if one does not exist."""
     chosen = np.arange(maps) if features is None else np.asarray(features)
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
         raise SettingError(f"features must be a list of at least one whole number, not {features!r}")
     wrong = chosen[(chosen < 0) | (chosen >= maps)]
     if wrong.size:
-        raise SettingError(f"feature {wrong[0]} does not exist: layer {layer} has features 0 to {maps - 1}")
+        raise SettingError(f"feature {wrong[0]} does not exist: {where} has features 0 to {maps - 1}")
     return chosen.astype(np.int32)
 
 
