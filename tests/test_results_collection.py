@@ -28,7 +28,7 @@ from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.results import collection, statistics, strongest
 from deconv_jax.sound import audio
-from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.system import locks, workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,7 +141,7 @@ def test_numbers_are_those_of_the_slow_path(rng, layer, path):
         model.network, model.variables, FRONT, waveforms, layer, path=path, devices=ONE
     )
     chance = statistics.activations(model.network, model.variables, FRONT, waveforms, [1, 2], ONE)
-    seen = statistics.see(FRONT, waveforms)
+    seen = analyse(FRONT, waveforms)[1]
     explained = sweep(model.network, model.variables, seen, layer, path="plain", devices=ONE)
     for clip, (images, maps) in enumerate(zip(*map(np.asarray, explained), strict=True)):
         wanted = features.measure(images, maps, FRONT.frequencies())
@@ -209,7 +209,7 @@ def test_a_row_for_every_clip_and_feature(songs, swept):
     # One clip, from the file to the table, by the slow way.
     path = songs / "a" / "x" / "2.wav"
     starts, waveforms = clips_of(path)
-    images, maps = sweep(NETWORK, trained().variables, statistics.see(FRONT, waveforms)[1], 2)
+    images, maps = sweep(NETWORK, trained().variables, analyse(FRONT, waveforms)[1][1], 2)
     wanted = features.columns(features.measure(np.asarray(images), np.asarray(maps), FRONT.frequencies()))
     mine = [r for r in rows if (r["song"], r["clip"], r["layer"]) == ("a/x/2.wav", 1, 2)]
     assert mine[0]["start_s"] == starts[1] / 4000

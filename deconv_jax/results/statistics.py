@@ -64,7 +64,7 @@ def measure_clips(
     used = deconvolve.used_variables(variables, layer)
     chosen = deconvolve.chosen_path(network.blocks[:layer], path, method)
     if chosen == "winograd":  # compiled by itself, with options and threads of its own
-        seen = see(front, waveforms)
+        seen = analyse(front, waveforms)[1]
         images, maps = deconvolve.sweep(
             network, used, seen, layer, method=method, norm_back=norm_back, path=chosen, devices=devices
         )
@@ -111,18 +111,6 @@ def batch_size(network: Network, front: FrontEnd, layers: Sequence[int], clips: 
     return devices * -(-clips // (batches * devices))
 
 
-def see(front: FrontEnd, waveforms: np.ndarray):
-    """What the network sees of clips: (clips, samples) → (clips, freq, time)."""
-    if front.kind == "cqt":  # librosa's, on the host
-        return np.stack([np.asarray(analyse(front, waveform)[1]) for waveform in waveforms])
-    return _analysed(front, waveforms)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _analysed(front, waveforms):
-    return analyse(front, waveforms)[1]
-
-
 def _own_unit(front, images, waveforms):
     """Images (clips, features, freq, time) with the level of their clips (clips, samples)."""
     return images if front.level == "none" else undo_level(front, images, analyse(front, waveforms)[0])
@@ -130,7 +118,7 @@ def _own_unit(front, images, waveforms):
 
 def _placed(front: FrontEnd, waveforms: np.ndarray, devices: list[jax.Device]) -> tuple[Mesh, jax.Array]:
     """Clips, or what is seen of them where that is made on the host, filled up with silence and shared out."""
-    given = np.asarray(see(front, waveforms) if front.kind == "cqt" else waveforms, np.float32)
+    given = np.asarray(analyse(front, waveforms)[1] if front.kind == "cqt" else waveforms, np.float32)
     given = np.pad(given, [(0, -len(given) % len(devices))] + [(0, 0)] * (given.ndim - 1))
     mesh = Mesh(np.array(devices), ("clips",))
     return mesh, jax.device_put(given, NamedSharding(mesh, P("clips")))

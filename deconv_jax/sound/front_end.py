@@ -172,20 +172,22 @@ class FrontEnd:
 
 
 def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
-    """The complex STFT, and what the network sees.
+    """The complex STFT, and what the network sees: the one way to see a clip, compiled for each shape.
 
     Args:
       front: the front end.
-      waveform: float, full scale = 1, shape (..., samples). In JAX throughout, but for the constant-Q transform, which
-        librosa computes on the host, outside of any jit.
+      waveform: float, full scale = 1, or int16, shape (..., samples). In JAX throughout, and so within anything that is
+        compiled, but for the constant-Q transform, which librosa computes on the host.
 
     Returns:
       spectrum, complex, shape (..., 1 + n_fft // 2, time), and image, float32, shape (..., freq, time).
     """
-    spectrum = stft(jnp.asarray(waveform, jnp.float32), front.n_fft, front.hop, front.window, front.pad)
     if front.kind != "cqt":
-        return spectrum, scaled(front, levelled(front, in_rows(front, spectrum)))
+        return _analysed(front, waveform)
     import librosa
+
+    waveform = _floats(waveform)
+    spectrum = stft(waveform, front.n_fft, front.hop, front.window, front.pad)
 
     transform = librosa.cqt(
         np.asarray(waveform, np.float32),
@@ -197,6 +199,17 @@ def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
     )
     x = jnp.asarray(np.abs(transform), jnp.float32)[..., : spectrum.shape[-1]]
     return spectrum, scaled(front, x**2 if front.power == 2 else x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _analysed(front: FrontEnd, waveform):
+    spectrum = stft(_floats(waveform), front.n_fft, front.hop, front.window, front.pad)
+    return spectrum, scaled(front, levelled(front, in_rows(front, spectrum)))
+
+
+def _floats(waveform) -> jax.Array:
+    waveform = jnp.asarray(waveform)
+    return waveform.astype(jnp.float32) * (1 / 32768 if waveform.dtype == jnp.int16 else 1.0)
 
 
 def in_rows(front: FrontEnd, spectrum: jax.Array) -> jax.Array:
