@@ -467,3 +467,28 @@ def test_the_list_of_skipped_songs_is_no_program(tmp_path):
             ["'@a", "'+b"],
             ["ü.wav", "c"],
         ]
+
+
+def test_a_file_under_two_names_counts_once_and_is_told_of_where_it_stands_in_two_parts(tmp_path, caplog):
+    """That of the first name stays, whichever part it is in; copies within one part go without a warning."""
+    tracks = songs(tmp_path / "music", 6)
+    for number, source in ((6, 0), (7, 2)):
+        path = tmp_path / "music" / f"{number}.wav"
+        path.write_bytes(tracks[source].path.read_bytes())
+        tracks.append(Track(path, path.name, "ab"[number % 2]))
+    parts = {"train": [tracks[6], *tracks[2:4], tracks[7]], "validation": tracks[4:6], "test": tracks[:2]}
+    clips, skipped = load_clips(
+        parts, ["a", "b"], FRONT, PER_SONG, tmp_path / "store", listing=tmp_path / "skipped.csv"
+    )
+    assert {part: np.unique(some.songs).tolist() for part, some in clips.items()} == {
+        "train": [1, 2], "validation": [0, 1], "test": [0, 1],
+    }  # fmt: skip
+    reasons = dict(skipped)
+    assert reasons["6.wav"] == (
+        "is the same file as 0.wav, which counts in its place; they were in two parts, train and test"
+    )
+    assert reasons["7.wav"] == ("is the same file as 2.wav, which counts in its place; their labels differ: b and a")
+    assert "7.wav" in (tmp_path / "skipped.csv").read_text()
+    assert [r.message for r in caplog.records] == [
+        "1 file(s) stand in more than one part under several names; each counts once"
+    ]

@@ -11,7 +11,7 @@ import soundfile
 from deconv_jax.cli import train
 from deconv_jax.errors import InputError
 from deconv_jax.system import files
-from deconv_jax.training import checkpoints, loop, workdir
+from deconv_jax.training import checkpoints, evaluation, folds, loop, workdir
 
 CONFIG = {
     "name": "tiny",
@@ -64,7 +64,7 @@ def test_it_learns_and_reports(finished):
     assert report["test"]["by_clip"]["accuracy"] > 0.9
     assert report["test"]["by_song"]["accuracy"] == 1
     assert report["baselines"]["majority"]["by_clip"]["accuracy"] == pytest.approx(0.5, abs=0.2)
-    assert set(report["baselines"]) == {"majority", "mean log-mel", "log-mel mean and deviation"}
+    assert set(report["baselines"]) == {"majority", "mean log-mel", "log-mel mean and deviation", "level removed"}
     assert np.sum(report["test"]["by_song"]["confusion"]) == report["songs"]["test"]
     assert report["skipped"][0][0] == "tone/broken.wav"
     assert (folder / "skipped.csv").read_text().startswith("path,reason\ntone/broken.wav,")
@@ -312,7 +312,7 @@ def test_a_table_with_artists_is_divided_by_them_and_reported(music, tmp_path):
     text = train._summary(report)
     assert "16 test clips" in text
     assert "over 4 songs" in text
-    assert text.count("[") == 2 * (4 * 2 + 1) + 1
+    assert text.count("[") == 2 * (5 * 2 + 4) + 1
     old = {k: v for k, v in report.items() if k != "difference"}
     for result in (old["test"], *old["baselines"].values()):
         for kind in ("by_clip", "by_song"):
@@ -330,3 +330,48 @@ def test_a_run_from_before_there_were_tables_goes_on(finished, music):
     settings["data"]["fold"] = "1/3"
     with pytest.raises(InputError, match=r'config\.data\.fold \("" there, "1/3" now\)'):
         loop.train(settings, finished[0])
+
+
+def test_folds_are_pooled_over_every_song_and_a_curve_counts_artists(music, tmp_path):
+    """The pooled report is that of all test parts put together; the same command again changes nothing."""
+    rows = [f"{g}/{n}.wav,{g},{g[0]}{n % 5}" for g in ("noise", "tone") for n in range(10)]
+    (tmp_path / "tracks.csv").write_text("\n".join(["path,genre,artist", *rows]))
+    settings = config("", epochs=1)
+    settings["data"] |= {"index": str(tmp_path / "tracks.csv"), "root": str(music), "fold": "", "artists": 0}
+    report = folds.train_folds(settings, tmp_path / "run", 3)
+    assert report["songs"] == 20
+    assert report["artists"] == 10
+    assert [fold["fold"] for fold in report["folds"]] == ["1/3", "2/3", "3/3"]
+    for kind in ("by_clip", "by_song"):
+        for system, whole in ({"network": report["test"]} | report["baselines"]).items():
+            parts = [{"network": fold["test"], **fold["baselines"]}[system][kind] for fold in report["folds"]]
+            assert whole[kind]["n"] == sum(part["n"] for part in parts)
+            np.testing.assert_array_equal(whole[kind]["confusion"], np.sum([p["confusion"] for p in parts], axis=0))
+    systems = {"majority", "mean log-mel", "log-mel mean and deviation", "level removed"}
+    assert set(report["baselines"]) == set(report["difference"]["by_song"]["each"]) == systems
+    text = train._summary(report)
+    assert "80 test clips" in text
+    assert text.count("network - ") == 2 * len(systems)
+    tested = [set(evaluation.Tested.read(tmp_path / "run" / f"fold{n}").names) for n in (1, 2, 3)]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 20
+    assert report == workdir.read_json(tmp_path / "run" / "report.json", "report")
+    # A fold that was finished before predictions were kept is tested anew, not trained.
+    (tmp_path / "run" / "fold2" / evaluation.Tested.FILE).unlink()
+    assert folds.train_folds(settings, tmp_path / "run", 3) == report
+    with pytest.raises(InputError, match="holds folds"):
+        loop.train(settings, tmp_path / "run")
+    with pytest.raises(InputError, match="holds a single run"):
+        folds.train_folds(settings, tmp_path / "run" / "fold1", 3)
+    with pytest.raises(ValueError, match="at least 3"):
+        folds.train_folds(settings, tmp_path / "other", 2)
+
+    settings["data"]["fold"] = "1/5"
+    curve = folds.learning_curve(settings, tmp_path / "curve", [1, 0])
+    assert [row["artists"] for row in curve] == [1] * 5 + ["all"] * 5
+    few, all_ = (workdir.read_json(tmp_path / "curve" / n / "corpus.json", "") for n in ("artists1", "artists_all"))
+    assert len(set(few["groups"]["train"])) == 2
+    assert set(few["songs"]["train"]) < set(all_["songs"]["train"])
+    assert few["songs"]["test"] == all_["songs"]["test"]
+    assert (tmp_path / "curve" / "curve.csv").read_text().count("\n") == 11
+    assert "all" in train._curve(curve)
+    assert train._counts(["2", "all"]) == [2, 0]

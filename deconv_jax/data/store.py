@@ -457,6 +457,8 @@ def load_clips(
 ) -> tuple[dict[str, Clips], list[tuple[str, str]]]:
     """Stores the clips of every song that are not there yet, evenly spread over it, and opens the store.
 
+    Songs whose files are the same byte for byte count as one: that of the first name stays, in its part.
+
     Args:
       parts: part → tracks.
       labels: classes, in order.
@@ -491,6 +493,10 @@ def load_clips(
             f"{len(skipped)} of {len(flat)} songs cannot be used, and --config.data.failed_share={failed_share:g} "
             f"of them may: mend them, take them out, or allow more{first}{more}"
         )
+    stored, twice = _once(parts, stored)
+    skipped = skipped + twice
+    if listing and twice:
+        write_skipped(listing, skipped)
     clips, done = {}, 0
     for part, tracks in parts.items():
         own = stored[done : done + len(tracks)]
@@ -508,6 +514,31 @@ def load_clips(
             np.repeat([number for _, _, number in used], counts).astype(np.int32),
         )
     return clips, skipped
+
+
+def _once(
+    parts: dict[str, list[Track]], stored: list[Stored | None]
+) -> tuple[list[Stored | None], list[tuple[str, str]]]:
+    """None in the place of songs that stand here under another name too; and (name, reason) of these."""
+    places = [(track, part) for part, tracks in parts.items() for track in tracks]
+    copies: dict[Path, list[int]] = {}
+    for number, song in enumerate(stored):
+        if song:
+            copies.setdefault(song.path, []).append(number)
+    once, twice, apart = list(stored), [], 0
+    for numbers in copies.values():
+        first, *others = sorted(numbers, key=lambda number: places[number][0].name)
+        apart += len({places[number][1] for number in numbers}) > 1
+        for number in others:
+            (track, part), (kept, there) = places[number], places[first]
+            once[number] = None
+            reason = f"is the same file as {kept.name}, which counts in its place"
+            reason += f"; they were in two parts, {part} and {there}" if part != there else ""
+            reason += f"; their labels differ: {track.label} and {kept.label}" if track.label != kept.label else ""
+            twice.append((track.name, reason))
+    if apart:
+        _log.warning("%d file(s) stand in more than one part under several names; each counts once", apart)
+    return once, twice
 
 
 def write_skipped(path, skipped: list[tuple[str, str]]) -> None:

@@ -476,3 +476,26 @@ def shuffle_labels(parts: dict[str, list[Track]], seed: int) -> dict[str, list[T
         labels = [tracks[i].label for i in order]
         shuffled[part] = [dataclasses.replace(t, label=label) for t, label in zip(tracks, labels, strict=True)]
     return shuffled
+
+
+def fewer_artists(parts: dict[str, list[Track]], count: int, seed: int) -> dict[str, list[Track]]:
+    """Keeps so many artists of each genre of the training part: a point of a learning curve.
+
+    With the same seed, those of a smaller count are among those of a larger one. A track without an artist is by one
+    of its own; a genre of fewer artists keeps them all.
+
+    Args:
+      parts: of `split`.
+      count: artists of each genre.
+      seed: of the choice.
+    """
+    tracks = parts["train"]
+    artists: dict[str, set[str]] = {}
+    for track in tracks:
+        artists.setdefault(track.label, set()).add(track.group or track.name)
+    kept = set()
+    for number, label in enumerate(sorted(artists)):
+        names = sorted(artists[label])
+        order = np.random.Generator(np.random.PCG64([seed, number, 5])).permutation(len(names))
+        kept |= {(label, names[i]) for i in order[:count]}
+    return parts | {"train": [t for t in tracks if (t.label, t.group or t.name) in kept]}

@@ -1,5 +1,10 @@
 """How good is it: results by clip and by song, how sure they are, and the baselines that a network has to beat."""
 
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
 import librosa
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -9,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from deconv_jax.data.store import Clips
+from deconv_jax.system import files
 
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 LEVEL = 0.95
@@ -88,10 +94,10 @@ def compare(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str],
 
     Returns:
       System → "by_clip" and "by_song", each as `scores` with "interval": measure → (low, high).
-      How the first compares with the best of the others: "resampled" ("songs" or "artists"), "units" (how many), and
-      "by_clip" and "by_song", each "baseline" (of the greatest balanced accuracy, which favours it a little: it is
-      chosen on the same songs), "balanced_accuracy" (the first's minus its) and "interval" (of that, over the same
-      resamples). The latter two only if there is more than one system.
+      How the first compares with the others: "resampled" ("songs" or "artists"), "units" (how many), and, if there
+      is more than one system, "by_clip" and "by_song", each with "baseline" (that of the greatest balanced accuracy,
+      which favours it a little: it is chosen on the same songs), "balanced_accuracy" (the first's minus its) and
+      "interval" (of that, over the same resamples); "each" has the same two numbers for every baseline.
     """
     units, resampled = _units(clips, groups)
     weights = _resamples(units, clips.labels, seed)
@@ -117,14 +123,73 @@ def compare(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str],
     network, *others = predictions
     for kind in ("by_clip", "by_song") if others else ():
         value = {system: results[system][kind]["balanced_accuracy"] for system in predictions}
-        best = max(others, key=lambda system: value[system])
-        draws = [drawn[system][kind]["balanced_accuracy"] for system in (network, best)]
-        difference[kind] = {
-            "baseline": best,
-            "balanced_accuracy": value[network] - value[best],
-            "interval": _interval(draws[0] - draws[1]),
+        draws = {system: drawn[system][kind]["balanced_accuracy"] for system in predictions}
+        each = {
+            other: {
+                "balanced_accuracy": value[network] - value[other],
+                "interval": _interval(draws[network] - draws[other]),
+            }
+            for other in others
         }
+        best = max(others, key=lambda system: value[system])
+        difference[kind] = {"baseline": best} | each[best] | {"each": each}
     return results, difference
+
+
+def results(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str], seed: int) -> dict:
+    """`compare` as reports have it: "test" of the network, "baselines" of the others, and the "difference"."""
+    found, difference = compare(predictions, clips, groups, seed)
+    return {"test": found.pop("network"), "baselines": found, "difference": difference}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """What all systems said of the test part, so that folds can be pooled; kept as `predictions.npz`.
+
+    Attributes:
+      predictions: system → probabilities, shape (clips, classes); the network first.
+      labels, songs: as in `Clips`.
+      names, artists: of every song that `songs` counts.
+    """
+
+    predictions: dict[str, np.ndarray]
+    labels: np.ndarray
+    songs: np.ndarray
+    names: list[str]
+    artists: list[str]
+
+    FILE: ClassVar = "predictions.npz"
+
+    def write(self, workdir: Path) -> None:
+        """Writes it into a run's folder, whole."""
+        arrays = {"systems": list(self.predictions), "probabilities": np.stack(list(self.predictions.values()))}
+        arrays |= {k: getattr(self, k) for k in ("labels", "songs", "names", "artists")}
+        with files.replacing(workdir / self.FILE) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
+
+    @classmethod
+    def read(cls, workdir: Path) -> "Tested":
+        with np.load(workdir / cls.FILE, allow_pickle=False) as stored:
+            predictions = dict(zip(stored["systems"].tolist(), stored["probabilities"], strict=True))
+            names, artists = stored["names"].tolist(), stored["artists"].tolist()
+            return cls(predictions, stored["labels"], stored["songs"], names, artists)
+
+    @classmethod
+    def pooled(cls, tests: Sequence["Tested"]) -> "Tested":
+        """Several test parts, with the same systems, as one."""
+        first = np.cumsum([0, *(len(t.names) for t in tests)])
+        return cls(
+            {s: np.concatenate([t.predictions[s] for t in tests]) for s in tests[0].predictions},
+            np.concatenate([t.labels for t in tests]),
+            np.concatenate([t.songs + n for t, n in zip(tests, first, strict=False)]),
+            [name for t in tests for name in t.names],
+            [artist for t in tests for artist in t.artists],
+        )
+
+    def results(self, seed: int) -> dict:
+        """`results` of it."""
+        clips = Clips(np.zeros((len(self.labels), 0), np.int16), self.labels, self.songs)
+        return results(self.predictions, clips, self.artists, seed)
 
 
 def _units(clips: Clips, groups: list[str]) -> tuple[np.ndarray, str]:
@@ -183,16 +248,29 @@ def baselines(train: Clips, test: Clips, classes: int, sample_rate: int) -> dict
 
     Returns:
       "majority": the commonest genre of the training clips, always; "mean log-mel": logistic regression on the
-      clips' mean log-mel spectra; "log-mel mean and deviation": the same with the deviations over time.
+      clips' mean log-mel spectra; "log-mel mean and deviation": the same with the deviations over time; "level
+      removed": the latter after the mean over all bands was taken out of every clip's mean spectrum, in dB, so that
+      it knows nothing of how loud a clip is.
     """
     majority = np.eye(classes)[np.bincount(train.labels, minlength=classes).argmax()]
     predictions = {"majority": np.tile(majority, (len(test.labels), 1))}
     train_rows, test_rows = log_mel(train, sample_rate), log_mel(test, sample_rate)
     half = train_rows.shape[1] // 2
-    for name, columns in (("mean log-mel", slice(half)), ("log-mel mean and deviation", slice(None))):
+    rows = {
+        "mean log-mel": (train_rows[:, :half], test_rows[:, :half]),
+        "log-mel mean and deviation": (train_rows, test_rows),
+        "level removed": (_without_level(train_rows), _without_level(test_rows)),
+    }
+    for name, (to_train, to_test) in rows.items():
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced"))
-        model.fit(train_rows[:, columns], train.labels)
+        model.fit(to_train, train.labels)
         probabilities = np.zeros((len(test.labels), classes))
-        probabilities[:, model.classes_] = model.predict_proba(test_rows[:, columns])
+        probabilities[:, model.classes_] = model.predict_proba(to_test)
         predictions[name] = probabilities
     return predictions
+
+
+def _without_level(rows: np.ndarray) -> np.ndarray:
+    """`log_mel` rows whose mean spectra have a mean of 0 dB."""
+    half = rows.shape[1] // 2
+    return np.concatenate([rows[:, :half] - rows[:, :half].mean(axis=1, keepdims=True), rows[:, half:]], axis=1)

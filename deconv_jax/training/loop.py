@@ -73,12 +73,10 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
 
 def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predictions: dict) -> dict:
     """Measures the baselines and writes what a finished run leaves; the report last."""
-    music, labels = run.music, run.music.labels
-    clips = music.clips
+    music, labels, clips = run.music, run.music.labels, run.music.clips
     logging.info("Measuring the baselines")
     predictions |= evaluation.baselines(clips["train"], clips["test"], len(labels), run.front_end.sample_rate)
-    base, difference = evaluation.compare(predictions, clips["test"], music.artists["test"], run.seed)
-    test = base.pop("network")
+    results = evaluation.results(predictions, clips["test"], music.artists["test"], run.seed)
     report = {
         "labels": labels,
         "clips": {p: len(c.labels) for p, c in clips.items()},
@@ -86,14 +84,16 @@ def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predic
         "artists": {p: len({music.artists[p][s] for s in c.songs} - {""}) for p, c in clips.items()},
         "best_step": int(best["step"]),
         "steps": history[-1]["step"],
-        "test": test,
-        "baselines": base,
-        "difference": difference,
+        **results,
         "skipped": [list(s) for s in music.skipped],
     }
-    accuracies = {"network": test["by_clip"]["accuracy"]} | {n: b["by_clip"]["accuracy"] for n, b in base.items()}
-    confusion = np.asarray(test["by_song"]["confusion"])
+    named = {"network": results["test"]} | results["baselines"]
+    accuracies = {name: result["by_clip"]["accuracy"] for name, result in named.items()}
+    confusion = np.asarray(results["test"]["by_song"]["confusion"])
     files.write_bytes(workdir / "report.png", spectrograms.training_sheet(history, confusion, labels, accuracies))
+    tested = clips["test"]
+    names = [track.name for track in music.parts["test"]]
+    evaluation.Tested(predictions, tested.labels, tested.songs, names, music.artists["test"]).write(workdir)
     network, variables = fold(run.network, {k: v for k, v in best.items() if k != "step"})
     _save(workdir, network, variables, run.front_end, labels, report)
     files.write_json(workdir / "report.json", report)

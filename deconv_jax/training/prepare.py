@@ -9,7 +9,15 @@ import numpy as np
 from absl import logging
 
 from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
-from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shuffle_labels, split
+from deconv_jax.data.tracks import (
+    PARTS,
+    Track,
+    fewer_artists,
+    index_folder,
+    index_table,
+    shuffle_labels,
+    split,
+)
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.music import builtin
 from deconv_jax.network.file import upgraded
@@ -88,7 +96,10 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
     """
     data = config["data"]
     tracks, left_out = _tracks(config, cache_dir)
-    parts = split(tracks, data["split"], config["seed"], data.get("fold", ""))
+    chosen = data.get("seed", -1)
+    parts = split(tracks, data["split"], config["seed"] if chosen < 0 else chosen, data.get("fold", ""))
+    if data.get("artists"):
+        parts = fewer_artists(parts, data["artists"], config["seed"])
     labels = sorted({t.label for t in tracks})
     corpus: dict[str, Any] = {"labels": labels, "songs": {p: [t.name for t in ts] for p, ts in parts.items()}}
     artists = {p: [t.group for t in ts] for p, ts in parts.items()}
@@ -132,7 +143,7 @@ def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir:
     return clips, skipped
 
 
-_ADDED = {"shuffle_labels": False, "index": "", "fold": "", "split_by": "artist"}
+_ADDED = {"shuffle_labels": False, "index": "", "fold": "", "split_by": "artist", "seed": -1, "artists": 0}
 """Settings of config.data that came after the first version, and what they were before."""
 
 
@@ -148,6 +159,8 @@ def check_claim(workdir: Path, config: dict) -> None:
     """Checks that the run that is here already, if there is one, is this one."""
     path = workdir / "config.json"
     if not path.is_file():
+        if (workdir / "fold1").is_dir():
+            raise InputError(f"--workdir={audio.shown(workdir)}: holds folds (--folds); name another for a single run")
         return
     config = upgraded(json.loads(json.dumps(config)), "config")
     there = upgraded(wd.read_json(path, "run"), audio.shown(path))
