@@ -23,6 +23,7 @@ _HOMES = {
     "load_network": "network.file",
     "save_network": "network.file",
     "deconvolve_function": "deconvolution.any_model",
+    "effects": "decision.effects",
     "InputError": "errors",
     "SettingError": "errors",
 }

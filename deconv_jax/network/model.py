@@ -73,6 +73,7 @@ class Network(nn.Module):
         frames: jax.Array | None = None,
         gates: bool = False,
         counted: int | None = None,
+        start: int = 0,
     ) -> tuple[jax.Array | None, Trace]:
         """Classifies spectrograms and records every pooling layer.
 
@@ -89,20 +90,26 @@ class Network(nn.Module):
           gates: record the activations' derivatives, which all methods but the deconvnet need.
           counted: in training, how many clips of the batch count in batch norm: what comes after them only fills up
             the devices. None for all.
+          start: go on from what the convolution of this block (1-based) gives, bias included: `magnitude` is that,
+            shape (clips, freq, time, maps), all of it. One more than there are blocks: from the last pooled maps.
 
         Returns:
           logits, shape (classes,) or (clips, classes), or None without head; and the trace, one `LayerTrace`
-          per block.
+          per block that was run.
         """
         single = magnitude.ndim == 2
-        x = (magnitude[None] if single else magnitude)[..., None]
-        x = (x - self._input("mean", 0.0)) / self._input("scale", 1.0)
+        x = magnitude
+        if not start:
+            x = (x[None] if single else x)[..., None]
+            x = (x - self._input("mean", 0.0)) / self._input("scale", 1.0)
         rows = None if counted is None or counted == len(x) else jnp.arange(len(x)).reshape(-1, 1, 1, 1) < counted
         valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])
         if valid is not None:
             x = jnp.where(_columns(x, valid), x, 0)
         trace = []
         for number, block in enumerate(self.blocks, 1):
+            if number < start:
+                continue
             conv = nn.Conv(
                 block.maps,
                 block.kernel,
@@ -113,7 +120,7 @@ class Network(nn.Module):
                 conv_general_dilated=convolve,
                 name=f"conv{number}",
             )
-            x = conv(x)
+            x = x if number == start else conv(x)
             norm = _batch_norm(train, block.epsilon, rows, f"norm{number}")
             x = norm(x) if block.norm == "before" else x
             gate = derivative(x, block.activation, block.slope) if gates else None
@@ -191,6 +198,13 @@ def _batch_norm(train: bool, epsilon: float, rows: jax.Array | None, name: str) 
 
 LOWEST = float(np.finfo(np.float32).min)
 """Fills padding that must never win a maximum; finite, so that checks for infinities stay useful."""
+
+
+def convolution(block: Block, params, maps: jax.Array) -> jax.Array:
+    """What a block's convolution makes of maps, (clips, freq, time, maps in): where `Network.__call__` can `start`."""
+    padding = block.padding if isinstance(block.padding, str) else _conv_pads(block, maps.shape[1:3])
+    x = convolve(maps, params["kernel"], block.conv_stride, padding)
+    return x + params["bias"].reshape(1, 1, 1, -1) if "bias" in params else x
 
 
 def _conv_pads(block: Block, size) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""From features to the answer: what they do for the network's decision."""
