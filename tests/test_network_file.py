@@ -20,7 +20,7 @@ from deconv_jax.errors import InputError
 from deconv_jax.network.file import load_network, save_network, turned, turned_blocks
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, Dense
-from deconv_jax.page import listening
+from deconv_jax.page import network as page_network
 from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.training import workdir
 
@@ -237,7 +237,7 @@ def test_a_changed_file_loads_and_works_or_says_one_clear_line(stored, tmp_path_
     if front.kind != "cqt":
         clip = jax.ShapeDtypeStruct((front.clip_samples,), np.float32)
         assert jax.eval_shape(lambda waveform: analyse(front, waveform)[1], clip).shape == size
-    assert all(isinstance(text, str) for row in listening.about(trained) for text in row)
+    assert all(isinstance(text, str) for row in page_network.about(trained) for text in row)
     json.dumps(trained.about["config"], allow_nan=False).encode()
 
 

@@ -23,8 +23,9 @@ from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.page import listening
+from deconv_jax.page import network as about_network
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import clip_folder
+from deconv_jax.results import clip_folder, explain
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.sound.spectrogram import stft
 from deconv_jax.training.workdir import Trained
@@ -335,7 +336,7 @@ def test_without_a_page_no_twin_is_made_unless_it_is_asked_for(trained, clips, m
     ],
 )
 def test_the_page_says_what_a_network_was_trained_on(trained, config, music, shuffled):
-    said = dict(listening.about(dataclasses.replace(trained, about={"config": config, "report": None})))
+    said = dict(about_network.about(dataclasses.replace(trained, about={"config": config, "report": None})))
     assert said.get("Music") == music
     assert ("at random" in said.get("Labels", "")) == shuffled
 
@@ -364,7 +365,7 @@ def test_hostile_names_are_text_in_the_markup(made):
 def test_an_interrupted_run_leaves_earlier_clips_whole_and_the_earlier_page(trained, clips, tmp_path, monkeypatch):
     options = clip_folder.Options(layers=(2,), chosen=(0,), duration=1.0)
     before = clip_folder.export(trained, clips[:1], tmp_path, options).page.read_bytes()
-    predict, calls = clip_folder._predict, []
+    predict, calls = explain.predict, []
 
     def interrupted(*arguments):
         calls.append(arguments)
@@ -372,7 +373,7 @@ def test_an_interrupted_run_leaves_earlier_clips_whole_and_the_earlier_page(trai
             raise KeyboardInterrupt
         return predict(*arguments)
 
-    monkeypatch.setattr(clip_folder, "_predict", interrupted)
+    monkeypatch.setattr(explain, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         clip_folder.export(trained, clips, tmp_path, options)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([HOSTILE, "index.html"])

@@ -1,12 +1,12 @@
 """What all experiments share: what a result was made with, what networks see, and the network before its training."""
 
-import jax
 import numpy as np
 
 from deconv_jax.measures import randomised as untrained_networks
 from deconv_jax.network.trained import Trained
-from deconv_jax.results import clip_folder
-from deconv_jax.sound.front_end import FrontEnd, analyse
+from deconv_jax.results import statistics
+from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import runtime
 
 
 def made_with(trained: Trained) -> dict:
@@ -14,7 +14,7 @@ def made_with(trained: Trained) -> dict:
     return {
         "checkpoint": str(trained.checkpoint),
         "training": trained.about["config"],
-        "versions": clip_folder.versions(),
+        "versions": runtime.versions(),
     }
 
 
@@ -36,9 +36,6 @@ def untrained(trained: Trained, seed: int) -> dict:
 
 def inputs(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
     """What the network sees: (clips, samples) → (clips, freq, time)."""
-    if front.kind == "cqt":
-        return np.stack([np.asarray(clip_folder.analyse_clip(front, waveform)[1]) for waveform in waveforms])
-    transform = jax.jit(lambda w: analyse(front, w)[1])
     padded = np.pad(waveforms, ((0, -len(waveforms) % batch), (0, 0)))
-    rows = [np.asarray(transform(padded[i : i + batch])) for i in range(0, len(padded), batch)]
+    rows = [np.asarray(statistics.see(front, padded[i : i + batch])) for i in range(0, len(padded), batch)]
     return np.concatenate(rows)[: len(waveforms)]

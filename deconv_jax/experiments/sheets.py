@@ -14,7 +14,7 @@ from deconv_jax.experiments.output import before, made_with, seed, untrained
 from deconv_jax.measures import features, likeness
 from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
-from deconv_jax.results import clip_folder
+from deconv_jax.results import explain
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files
@@ -58,7 +58,7 @@ def feature_sheets(
     names, waveforms, failed = _read(paths, front, offset)
     inputs = output.inputs(waveforms, front)
     initial_variables, called = untrained(trained, seed(trained)), before(trained)
-    pictured = [clip_folder.row_magnitudes(front, waveform) for waveform in waveforms]
+    pictured = [explain.row_magnitudes(front, waveform) for waveform in waveforms]
     rows: list[dict] = []
     for layer in tqdm(layers, desc="features", unit="layer"):
         numbers = list(chosen) if chosen else _choose(trained, inputs, layer, count).tolist()

@@ -1,33 +1,31 @@
-"""A sound file → a folder of sounds, pictures and numbers, and one page for all: the far end of the way."""
+"""A sound file → a folder of sounds, pictures and numbers, and one page for all: the far end of the way.
+
+What there is to write comes from `deconv_jax.results.explain`.
+"""
 
 import dataclasses
-import functools
 import hashlib
-import itertools
 import json
 import logging
-import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
-from deconv_jax.measures import descriptors, features, likeness, randomised
-from deconv_jax.network.activations import check_method
+from deconv_jax.measures import features, randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
+from deconv_jax.results import explain
+from deconv_jax.results.explain import Clip, Layer
 from deconv_jax.sound import audio, auralisation
-from deconv_jax.sound.front_end import FrontEnd, analyse, lift, undo_level
-from deconv_jax.system import files, locks
+from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import files, locks, runtime
 
 log = logging.getLogger(__name__)
 
@@ -74,23 +72,11 @@ def check(trained: Trained, options: Options) -> None:
     """Compares the options with the network before any work is done.
 
     Raises:
-      ValueError: layer or feature does not exist or is named twice, the method has no rule for an activation, the
-        phase reading is asked of a network with log input, or a page without the twins that it shows.
+      ValueError: as `explain.check`, or a page is asked for without the twins that it shows.
     """
-    for what, named in (("layer", options.layers), ("feature", options.chosen)):
-        if not isinstance(named, str) and len(set(named)) < len(named):
-            raise SettingError(f"of {', '.join(map(str, named))} one {what} is named twice: name each once")
     if options.untrained is False and options.page != "none":
         raise SettingError("the page shows each feature beside its twin's: leave twins out with --page=none")
-    for layer in options.layers:
-        wanted = None if isinstance(options.chosen, str) else options.chosen
-        deconvolve.check_features(trained.network.blocks, layer, wanted)
-    check_method(options.method, (b.activation for b in trained.network.blocks[: max(options.layers)]))
-    if not trained.front_end.linear and options.reading == "phase":
-        raise SettingError(
-            "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
-            "use --reading=mask"
-        )
+    explain.check(trained, options.layers, options.chosen, options.reading, options.method)
 
 
 def export(
@@ -119,11 +105,7 @@ def export(
 def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options, offsets) -> Made:
     if options.page != "none":
         listening.check_place(out)
-    front = trained.front_end
-    twins = []
-    if options.untrained or options.page != "none":
-        size = (front.bins, front.clip_frames)
-        twins = [randomised.twin(trained.network, trained.variables, size, seed) for seed in randomised.SEEDS]
+    twins = explain.twins(trained) if options.untrained or options.page != "none" else []
     made = Made([], None, [])
     settings = _settings(trained)
     pages: list[listening.Files] = []
@@ -152,27 +134,6 @@ def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options
     return made
 
 
-@dataclasses.dataclass(frozen=True)
-class _Clip:
-    """One clip on its way: where its files go, and what every layer needs of it.
-
-    Attributes:
-      name, folder, page: for its files; no page, no files of it.
-      waveform: shape (samples,).
-      spectrum: its complex STFT, shape (1 + n_fft // 2, time).
-      seen: what the network sees of it, shape (freq, time).
-      series: its descriptors, on the same frames.
-    """
-
-    name: str
-    folder: Path
-    page: listening.Files | None
-    waveform: np.ndarray
-    spectrum: np.ndarray
-    seen: np.ndarray
-    series: dict[str, np.ndarray]
-
-
 def _settings(trained: Trained) -> dict[str, Any]:
     """What the results of all clips depend on, as the manifests have it."""
     return {
@@ -181,7 +142,7 @@ def _settings(trained: Trained) -> dict[str, Any]:
         "checkpoint": str(trained.checkpoint),
         "network": trained.fingerprint,
         "training": trained.about["config"],
-        "versions": versions(),
+        "versions": runtime.versions(),
     }
 
 
@@ -220,51 +181,33 @@ def _export_clip(
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise InputError(f"{files.shown(folder)}: is there already and was not made by auralise; name another --out")
     with files.replacing_folder(folder) as partial:
-        spectrum, seen = map(np.asarray, analyse_clip(front, waveform))
-        audio.write(partial / "original.wav", waveform, front.sample_rate)
-        seconds = len(waveform) / front.sample_rate
-        magnitude = np.abs(spectrum)
-        sheet = spectrograms.SpectrogramSheet(front.stft_frequencies(), seconds, "loudest of the clip")
-        (partial / "original.png").write_bytes(sheet.draw(magnitude, magnitude.max(), f"{folder.name}: original"))
-        if options.page == "folder":
-            page = dataclasses.replace(page, root=partial / "page")
-        clip = _Clip(
-            folder.name,
-            partial,
-            None if options.page == "none" else page,
-            waveform,
-            spectrum,
-            seen,
-            descriptors.describe(magnitude, front),
-        )
-        if clip.page:
-            clip.page.picture("original", row_magnitudes(front, waveform))
-            clip.page.sound("original", waveform / _full_scale(waveform), front.sample_rate)
+        to: listening.Files | None = dataclasses.replace(page, root=partial / "page") if page.scripts else page
+        to = None if options.page == "none" else to
+        clip = explain.clip_of(front, waveform)
+        _write_original(partial, folder.name, to, front, clip)
         rows, layers = [], {}
-        for layer in options.layers:
-            found, layers[layer] = _export_layer(trained, twins, clip, layer, options)
+        for number in options.layers:
+            found, layers[number] = _export_layer(trained, twins, clip, number, partial, folder.name, to, options)
             rows += found
         files.write_csv(partial / "features.csv", rows)
-        prediction = _predict(trained, waveform)
-        manifest = {
-            **wanted,
+        prediction = explain.predict(trained, waveform)
+        inactive = {l: [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers}
+        about = {
             "samples_read": read,
             "samples": len(waveform),
             "sample_rate": front.sample_rate,
             "prediction": prediction,
-            "inactive": {
-                str(l): [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers
-            },
+            "inactive": inactive,
         }
-        files.write_json(partial / "manifest.json", manifest)
-        if clip.page:
-            clip.page.numbers(
+        files.write_json(partial / "manifest.json", wanted | about)
+        if to:
+            to.numbers(
                 {
                     "name": folder.name,
                     "file": files.shown(path.name),
                     "offset": options.offset,
                     "read": read / front.sample_rate,
-                    "seconds": seconds,
+                    "seconds": len(waveform) / front.sample_rate,
                     "reading": options.reading,
                     "rectify": options.rectify,
                     "prediction": prediction,
@@ -289,116 +232,110 @@ def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, i
     return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
 
 
-def _export_layer(trained, twins, clip: _Clip, layer: int, options: Options) -> tuple[list[dict], dict]:
-    """Writes one layer's sounds and pictures; returns the table's rows and what the page knows of the layer."""
-    front = trained.front_end
-    frequencies, seconds = front.frequencies(), len(clip.waveform) / front.sample_rate
-    series = np.stack(list(clip.series.values()))
-    how: dict[str, Any] = {"method": options.method, "norm_back": options.norm_back}
-    # All features, whichever are wanted: a share of the layer's energy is one of all.
-    found = deconvolve.sweep(trained.network, trained.variables, clip.seen, layer, **how)
-    images, maps = np.asarray(undo_level(front, found[0], clip.spectrum)), np.asarray(found[1])
-    measures = features.measure(images, maps, frequencies)
-    total = measures.energy.sum()
-    numbers = _chosen(options.chosen, measures)
-    if options.chosen != "all":
-        images, maps = images[numbers], maps[numbers]
-        measures = features.measure(images, maps, frequencies)
-    own = randomised.look(images, series)
-    kinds, alike = likeness.kinds(own.levels)
-    twin_images, beside = np.zeros((0, 0, 0)), None
-    if twins:
-        # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
-        second = randomised.look(_images(trained, twins[1], clip, layer, **how), series)
-        twin_images = _images(trained, twins[0], clip, layer, **how)
-        beside = randomised.compare(own, randomised.look(twin_images, series), second)
-        del second
-    del own
+def _write_original(folder: Path, name: str, page: listening.Files | None, front: FrontEnd, clip: Clip) -> None:
+    audio.write(folder / "original.wav", clip.waveform, front.sample_rate)
+    magnitude, seconds = np.abs(clip.spectrum), len(clip.waveform) / front.sample_rate
+    sheet = spectrograms.SpectrogramSheet(front.stft_frequencies(), seconds, "loudest of the clip")
+    (folder / "original.png").write_bytes(sheet.draw(magnitude, magnitude.max(), f"{name}: original"))
+    if page:
+        page.picture("original", explain.row_magnitudes(front, clip.waveform))
+        page.sound("original", clip.waveform / _full_scale(clip), front.sample_rate)
 
-    subfolder = clip.folder / f"layer{layer}"
-    subfolder.mkdir()
-    np.savez(clip.folder / f"layer{layer}.npz", images=images, features=numbers)
-    sheet = spectrograms.SpectrogramSheet(frequencies, seconds, "loudest of the layer")
-    overview = spectrograms.layer_sheet(images, numbers, frequencies, seconds, f"{clip.name}: layer {layer}")
-    (clip.folder / f"layer{layer}.png").write_bytes(overview)
-    reference, twin_reference = (float(np.abs(i).max(initial=0)) for i in (images, twin_images))
-    envelopes = features.envelopes(images)
-    names = list(clip.series)
-    rows, shown = [], []
-    sounds = _auralise_each(front, images, clip, options)
-    twin_sounds = _auralise_each(front, (twin_images[n] for n in numbers), clip, options)
-    progress = tqdm(numbers, desc=f"{clip.name}: layer {layer}", unit="feature", leave=False)
-    for index, number in enumerate(progress):
-        image, sound = images[index], next(sounds)
+
+def _export_layer(
+    trained: Trained, twins, clip: Clip, number: int, folder: Path, name: str, page, options: Options
+) -> tuple[list[dict], dict]:
+    """Explains and writes one layer; returns the table's rows and what the page knows of the layer."""
+    how: dict[str, Any] = {"chosen": options.chosen, "method": options.method, "norm_back": options.norm_back}
+    layer = explain.explain(trained, clip, number, twins=twins, **how)
+    heard = _write_layer(folder, name, page, trained.front_end, clip, layer, options)
+    rows = _rows(layer, heard)
+    return rows, _shown(layer, heard, rows) if page else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Heard:
+    """What became of a feature's sound: its gain, and what `listening.rest` says of it."""
+
+    gain: float
+    factor: float
+    scale: float
+    explained: float
+
+
+def _write_layer(
+    folder: Path, name: str, page: listening.Files | None, front: FrontEnd, clip: Clip, layer: Layer, options: Options
+) -> list[_Heard]:
+    """Writes a layer's images, and sounds and pictures of each feature, to the folder and to the page."""
+    title, frequencies = f"{name}: layer {layer.number}", front.frequencies()
+    seconds, rate = len(clip.waveform) / front.sample_rate, front.sample_rate
+    stem = f"layer{layer.number}"
+    (folder / stem).mkdir()
+    np.savez(folder / f"{stem}.npz", images=layer.images, features=layer.features)
+    overview = spectrograms.layer_sheet(layer.images, layer.features, frequencies, seconds, title)
+    (folder / f"{stem}.png").write_bytes(overview)
+    sheet, loudest = spectrograms.SpectrogramSheet(frequencies, seconds, "loudest of the layer"), layer.loudest
+    heard = []
+    sounds = explain.sounds(front, clip, layer.images, options.reading, options.rectify)
+    for number, image, sound in zip(
+        tqdm(layer.features, desc=title, unit="feature", leave=False), layer.images, sounds, strict=True
+    ):
+        file = f"{stem}/f{number:03d}"
         gained = auralisation.match_gain(sound, clip.waveform, options.gain)
-        audio.write(subfolder / f"f{number:03d}.wav", gained.waveform, front.sample_rate)
-        picture = sheet.draw(image, reference, f"{clip.name}: layer {layer}, feature {number}")
-        (subfolder / f"f{number:03d}.png").write_bytes(picture)
+        audio.write(folder / f"{file}.wav", gained.waveform, rate)
+        (folder / f"{file}.png").write_bytes(sheet.draw(image, loudest, f"{title}, feature {number}"))
         matched = auralisation.match_gain(sound, clip.waveform).waveform
-        factor, scale, explained = listening.rest(clip.waveform, matched)
-        row = _row(layer, int(number), measures, index, gained.gain)
-        row |= {
-            "energy_share": measures.energy[index] / total if total > 0 else 0.0,
-            "explained": explained,
-            "difference": beside.difference[index] if beside else "",
-            "difference_signed": beside.difference_signed[index] if beside else "",
-            "kind": int(kinds[index]),
-            "kind_r": alike[index],
-            "descriptor": names[beside.descriptor[index]] if beside and not measures.inactive[index] else "",
-            "descriptor_r": beside.r[index] if beside else "",
-            "descriptor_r_untrained": beside.r_untrained[index] if beside else "",
-            "stands_out": int(beside.stands_out[index]) if beside else "",
+        heard.append(_Heard(gained.gain, *listening.rest(clip.waveform, matched)))
+        if page:
+            page.picture(file, image)
+            page.sound(file, matched / _full_scale(clip), rate)
+    if page and layer.untrained:
+        sounds = explain.sounds(front, clip, layer.untrained.images, options.reading, options.rectify)
+        for number, image, sound in zip(layer.features, layer.untrained.images, sounds, strict=True):
+            matched = auralisation.match_gain(sound, clip.waveform).waveform
+            page.picture(f"{stem}/f{number:03d}.untrained", image)
+            page.sound(f"{stem}/f{number:03d}.untrained", matched / _full_scale(clip), rate)
+    return heard
+
+
+def _rows(layer: Layer, heard: list[_Heard]) -> list[dict[str, Any]]:
+    """A layer's rows of features.csv."""
+    count, beside = len(heard), layer.untrained and layer.untrained.comparison
+    columns = {
+        "layer": [layer.number] * count,
+        "feature": layer.features.tolist(),
+        **features.columns(layer.measures),
+        "gain": [h.gain for h in heard],
+        "inactive": layer.measures.inactive.astype(int),
+        "energy_share": layer.energy_share,
+        "explained": [h.explained for h in heard],
+        "difference": beside.difference if beside else [""] * count,
+        "difference_signed": beside.difference_signed if beside else [""] * count,
+        "kind": layer.kinds,
+        "kind_r": layer.kind_r,
+        "descriptor": layer.names,
+        "descriptor_r": beside.r if beside else [""] * count,
+        "descriptor_r_untrained": beside.r_untrained if beside else [""] * count,
+        "stands_out": beside.stands_out.astype(int) if beside else [""] * count,
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page knows of a layer beside its pictures and sounds."""
+    twin = layer.untrained
+    assert twin
+    shown = []
+    for h, row, image, other, peaks in zip(heard, rows, layer.images, twin.images, layer.peaks, strict=True):
+        more = {
+            "rest": [h.factor, h.scale],
+            "level": _level(image, layer.loudest),
+            "untrained_level": _level(other, twin.loudest),
+            "untrained_inactive": int(not np.any(other)),
+            "moments": peaks.tolist(),
         }
-        rows.append(row)
-        if clip.page is None:
-            continue
-        stem = f"layer{layer}/f{number:03d}"
-        twin_image = twin_images[number]
-        full = _full_scale(clip.waveform)
-        clip.page.picture(stem, image)
-        clip.page.sound(stem, matched / full, front.sample_rate)
-        clip.page.picture(f"{stem}.untrained", twin_image)
-        twin_sound = auralisation.match_gain(next(twin_sounds), clip.waveform).waveform
-        clip.page.sound(f"{stem}.untrained", twin_sound / full, front.sample_rate)
-        apart = round(front.sample_rate / front.hop / 4)
-        strongest = features.envelope_peaks(envelopes[index], 5, apart) * front.hop / front.sample_rate
-        shown.append(
-            row
-            | {
-                "rest": [factor, scale],
-                "level": _level(image, reference),
-                "untrained_level": _level(twin_image, twin_reference),
-                "untrained_inactive": int(not np.any(twin_image)),
-                "moments": strongest.tolist(),
-            }
-        )
-    return rows, {"features": shown, "chance": beside.chance if beside else None}
-
-
-def _chosen(chosen: str | Sequence[int], measures: features.Measures) -> np.ndarray:
-    """Numbers of the features that `Options.chosen` means."""
-    if not isinstance(chosen, str):
-        return np.asarray(chosen)
-    if chosen.startswith("top:"):
-        return features.strongest(measures, int(chosen[4:]))
-    return np.arange(len(measures.energy))
-
-
-def _images(trained: Trained, variables, clip: _Clip, layer: int, **how) -> np.ndarray:
-    images = deconvolve.deconvolve(trained.network, variables, clip.seen, layer, **how)
-    return np.asarray(undo_level(trained.front_end, images, clip.spectrum))
-
-
-def _auralise_each(front: FrontEnd, images, clip: _Clip, options: Options) -> Iterator[np.ndarray]:
-    """Sounds (samples,) of images (freq, time), made together in numbers that memory does not feel."""
-    together = max(1, min(16, 2**20 // clip.spectrum.size))
-    images = iter(images)
-    while some := list(itertools.islice(images, together)):
-        batch = np.zeros((together, *clip.seen.shape), np.float32)  # whole batches only: one shape to compile
-        batch[: len(some)] = some
-        length = len(clip.waveform)
-        sounds = auralise_images(front, batch, clip.seen, clip.spectrum, options.reading, options.rectify, length)
-        yield from np.asarray(sounds)[: len(some)]
+        shown.append(row | more)
+    return {"features": shown, "chance": twin.comparison.chance}
 
 
 def _level(image: np.ndarray, reference: float) -> float:
@@ -407,58 +344,6 @@ def _level(image: np.ndarray, reference: float) -> float:
     return 20 * float(np.log10(top / reference)) if top > 0 else 0.0
 
 
-def _full_scale(waveform: np.ndarray) -> float:
+def _full_scale(clip: Clip) -> float:
     """The peak of a waveform that exceeds full scale, else 1."""
-    return max(1.0, float(np.abs(waveform).max()))
-
-
-def _row(layer: int, number: int, measures: features.Measures, index: int, gain: float) -> dict[str, Any]:
-    row = {"layer": layer, "feature": number}
-    row |= {name: values[index] for name, values in features.columns(measures).items()}
-    return row | {"gain": gain, "inactive": int(measures.inactive[index])}
-
-
-def _predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
-    """Mean probability of each class over the clip lengths that the waveform holds."""
-    front = trained.front_end
-    count = -(-len(waveform) // front.clip_samples)
-    starts = audio.clip_starts(len(waveform), front.clip_samples, count)
-    total = np.zeros(len(trained.labels))
-    for start in starts:
-        clip = audio.cut(waveform, start, front.clip_samples)
-        seen = analyse_clip(front, clip)[1]
-        total += np.asarray(_probabilities(trained.network, trained.variables, seen))
-    return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
-
-
-def analyse_clip(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
-    """`deconv_jax.sound.front_end.analyse` of one clip, compiled where it can be."""
-    return analyse(front, waveform) if front.kind == "cqt" else _analyse(front, waveform)
-
-
-_analyse = jax.jit(analyse, static_argnums=0)
-
-
-def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
-    """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
-    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def auralise_images(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
-    """Images (..., freq, time) in the rows of the network's input → waveforms (..., length), no gain applied."""
-    images = lift(front, images, seen, spectrum, reading)
-    return auralisation.auralise(
-        images, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(network, variables, seen):
-    return network.probabilities(network.apply(variables, seen)[0])
-
-
-def versions() -> dict[str, str]:
-    """Versions of what had a part in the result."""
-    packages = ("deconv_jax", "jax", "jaxlib", "flax", "numpy", "soundfile", "soxr", "matplotlib")
-    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+    return max(1.0, float(np.abs(clip.waveform).max()))

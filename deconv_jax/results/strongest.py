@@ -15,19 +15,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from markupsafe import Markup
 from tqdm import tqdm
 
-from deconv_jax import __version__
 from deconv_jax.data.store import StoredWaveforms, store_clips
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
-from deconv_jax.page.scripts import joined
+from deconv_jax.page import strongest as page
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import clip_folder
+from deconv_jax.results import explain
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
 from deconv_jax.sound import auralisation
 from deconv_jax.sound.front_end import undo_level
@@ -165,7 +163,7 @@ def check(trained: Trained, settings: Settings, options: Options) -> None:
     if options.by not in ACTIVATIONS:
         raise SettingError(f"by must be one of {', '.join(ACTIVATIONS)}, not {options.by!r}")
     reading = options.reading if options.count else "mask"
-    clip_folder.check(trained, clip_folder.Options(settings.layers, reading=reading, method=settings.method))
+    explain.check(trained, settings.layers, reading=reading, method=settings.method)
 
 
 def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settings, options: Options) -> Path:
@@ -236,7 +234,7 @@ def _auralise(trained, tracks, folder: Path, store, settings: Settings, options:
 def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options, places, maps) -> None:
     """All that is wanted of one clip: each layer is explained once, for the features in whose lists the clip stands."""
     front = trained.front_end
-    spectrum, seen = clip_folder.analyse_clip(front, waveform)
+    spectrum, seen = explain.analyse_clip(front, waveform)
     full = max(1.0, float(np.abs(waveform).max()))
     listening.Files(folder, "", False).sound(f"clips/{name}", waveform / full, front.sample_rate)
     edges = np.cumsum([0, *maps])
@@ -255,7 +253,7 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
                 norm_back=settings.norm_back,
             )
             images = undo_level(front, images, spectrum)
-            sounds = clip_folder.auralise_images(front, images, seen, spectrum, options.reading, False, len(waveform))
+            sounds = explain.auralise_images(front, images, seen, spectrum, options.reading, False, len(waveform))
             for (feature, rank), image, sound in zip(some, np.asarray(images), np.asarray(sounds), strict=False):
                 gained = auralisation.match_gain(sound, waveform).waveform / full
                 stem = _stem(layer, feature, rank)
@@ -268,92 +266,93 @@ def _stem(layer: int, feature: int, rank: int) -> str:
 
 
 def _write_page(trained, tracks, folder, settings, options: Options, own: Lists, twin: Lists, present, gone) -> None:
-    front = trained.front_end
     labels = [track.label for track in tracks]
     base = Counter(labels[song] for song in present)
-    known = len(base) > 1
-    starts: dict[tuple[int, int], float] = _starts(folder.parent / TABLE, own)
+    table = folder.parent / TABLE
+    starts = _starts(table, own)
+    skipped = len(json.loads(pq.read_schema(table).metadata[b"skipped"])) if (folder.parent / SKIPPED).exists() else 0
+
+    def entry(layer: int, feature: int, row: int, rank: int) -> dict:
+        song, clip = int(own.songs[row, rank]), own.clips[row, rank]
+        return {
+            "stem": _stem(layer, feature, rank),
+            "clip": f"clips/{song:07d}-{clip:03d}",
+            "name": tracks[song].name,
+            "label": tracks[song].label,
+            "at": _clock(starts[song, clip]),
+            "value": f"{own.values[row, rank]:.3g}",
+            "gone": song in gone,
+        }
+
     layers, edge = [], 0
     for layer in settings.layers:
         rows = slice(edge, edge := edge + trained.network.blocks[layer - 1].maps)
-        mine, chance = own.songs[rows], twin.songs[rows]
-        shared = most_shared(mine, chance)
-        labelled, twins = commonest(mine, labels), commonest(chance, labels)
-        purity = np.array([n / max(1, of) for _, n, of in labelled])
-        # A list of two clips is pure easily: only whole lists are compared.
-        whole = np.array([of == options.count or of == len(present) for _, _, of in labelled])
-        twin_purity = np.array([n / of for _, n, of in twins if of in (options.count, len(present))])
-        features = []
-        for feature, (label, most, of) in enumerate(labelled):
-            row = edge - len(mine) + feature
-            entries = [
-                {
-                    "stem": _stem(layer, feature, rank),
-                    "clip": f"clips/{song:07d}-{own.clips[row, rank]:03d}",
-                    "name": tracks[song].name,
-                    "label": tracks[song].label,
-                    "at": _clock(starts[song, own.clips[row, rank]]),
-                    "value": f"{own.values[row, rank]:.3g}",
-                    "gone": song in gone,
-                }
-                for rank, song in enumerate(map(int, own.songs[row]))
-                if song >= 0
-            ]
-            features.append(
-                {
-                    "number": feature,
-                    "entries": entries,
-                    "label": label,
-                    "most": most,
-                    "of": of,
-                    "base": round(100 * base[label] / max(1, len(present))),
-                    "reach": int(np.sum(twin_purity >= purity[feature])) if whole[feature] else None,
-                    "shared": int(shared[feature]),
-                    "purity": float(purity[feature] - (not whole[feature])),
-                }
-            )
-        active = np.array([of > 0 for _, _, of in labelled])
-        layers.append(
-            {
-                "number": layer,
-                "features": features,
-                "active": int(active.sum()),
-                "twins": int((chance >= 0).any(axis=1).sum()),
-                "compared": len(twin_purity),
-                "shared": _median(shared[active]),
-                "chance": _median(most_shared(chance, chance, but_itself=True)[(chance >= 0).any(axis=1)]),
-                "purity": _median(100 * purity[active & whole]),
-                "twin_purity": _median(100 * twin_purity),
-            }
-        )
-    style, script = listening.source("css/page.css") + listening.source("css/top.css"), joined("top")
-    skipped = 0
-    if (folder.parent / SKIPPED).exists():
-        skipped = len(json.loads(pq.read_schema(folder.parent / TABLE).metadata[b"skipped"]))
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{listening.digest(script)}'; "
-        f"style-src 'sha256-{listening.digest(style)}'; img-src data: 'self' file:; media-src 'self' file:; "
-        "base-uri 'none'; form-action 'none'"
+        summary = summarised(own.songs[rows], twin.songs[rows], labels, present, options.count)
+        for feature, about in enumerate(summary["features"]):
+            row = rows.start + feature
+            ranks = np.flatnonzero(own.songs[row] >= 0).tolist()
+            about |= {"number": feature, "entries": [entry(layer, feature, row, rank) for rank in ranks]}
+            about["base"] = round(100 * base[about["label"]] / max(1, len(present)))
+        layers.append(summary | {"number": layer})
+    known = len(base) > 1
+    page.write(
+        folder / "index.html",
+        trained,
+        layers=layers,
+        songs=len(present),
+        skipped=skipped,
+        settings=settings,
+        options=options,
+        known=known,
+        base=[(label, count) for label, count in base.most_common(12)] if known else [],
+        few=options.count * 4 > len(present),
+        by={"activation_maximum": "maximum", "activation_mean": "mean"}[options.by],
     )
-    template = listening.environment().get_template("top.html.j2")
-    with files.replacing(folder / "index.html") as page:
-        template.stream(
-            policy=policy,
-            style=Markup(style),
-            script=Markup(script),
-            version=__version__,
-            layers=layers,
-            about=listening.about(trained),
-            songs=len(present),
-            skipped=skipped,
-            clip_seconds=front.clip_seconds,
-            settings=settings,
-            options=options,
-            known=known,
-            base=[(label, count) for label, count in base.most_common(12)] if known else [],
-            few=options.count * 4 > len(present),
-            by={"activation_maximum": "maximum", "activation_mean": "mean"}[options.by],
-        ).dump(str(page), encoding="utf-8")
+
+
+def summarised(songs: np.ndarray, twins: np.ndarray, labels: Sequence[str], present: np.ndarray, count: int) -> dict:
+    """What the lists of a layer's features share with an untrained twin's, and how much of one label they hold.
+
+    Args:
+      songs, twins: numbers of songs, strongest first, of the features and of the twin's, shape (features, count).
+      labels: of all songs.
+      present: numbers of the songs that are in the table.
+      count: clips that a list was to have.
+
+    Returns:
+      features: of each: label (the commonest), most (clips that have it), of (clips), shared (songs in that list of the
+      twin's which shares most), purity (share of the commonest label; below 0 for a short list), reach (lists of the
+      twin's that are as pure; None for a short list). And of the layer: active (features with a list), twins (the
+      twin's), compared (whole lists of the twin's), and medians: shared, chance (a list of the twin's with its next),
+      purity and twin_purity, in percent.
+    """
+    labelled, others = commonest(songs, labels), commonest(twins, labels)
+    shared = most_shared(songs, twins)
+    purity = np.array([most / max(1, of) for _, most, of in labelled])
+    # A list of two clips is pure easily: only whole lists are compared.
+    whole = np.array([of in (count, len(present)) for _, _, of in labelled])
+    twin_purity = np.array([most / of for _, most, of in others if of in (count, len(present))])
+    active, excited = (np.array([of > 0 for _, _, of in found]) for found in (labelled, others))
+    return {
+        "features": [
+            {
+                "label": label,
+                "most": most,
+                "of": of,
+                "reach": int(np.sum(twin_purity >= pure)) if is_whole else None,
+                "shared": int(common),
+                "purity": float(pure - (not is_whole)),
+            }
+            for (label, most, of), pure, is_whole, common in zip(labelled, purity, whole, shared, strict=True)
+        ],
+        "active": int(active.sum()),
+        "twins": int(excited.sum()),
+        "compared": len(twin_purity),
+        "shared": _median(shared[active]),
+        "chance": _median(most_shared(twins, twins, but_itself=True)[excited]),
+        "purity": _median(100 * purity[active & whole]),
+        "twin_purity": _median(100 * twin_purity),
+    }
 
 
 def _starts(table: Path, own: Lists) -> dict[tuple[int, int], float]:

@@ -1,13 +1,15 @@
-"""Settings of the process that let compiled code start and run fast. Results do not depend on them."""
+"""Settings of the process that let compiled code start and run fast, on which no result depends, and its versions."""
 
 import contextlib
 import ctypes
 import functools
 import multiprocessing
 import os
+import platform
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 
@@ -93,3 +95,9 @@ def _mallopt(setting: int, value: int) -> bool:
         return bool(ctypes.CDLL(None).mallopt(setting, value))
     except (OSError, AttributeError):
         return False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what had a part in a result."""
+    packages = ("deconv_jax", "jax", "jaxlib", "flax", "numpy", "soundfile", "soxr", "matplotlib")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}

@@ -1,0 +1,275 @@
+"""A clip → what the features of a layer made of it: images, maps, measures, names, kinds, and an untrained twin's.
+
+Nothing here reads a file, prints or keeps anything: folders, pages, figures and notebooks take of it what they need.
+Layers come one at a time, since the images of one layer of a whole song are all that memory should bear, and sounds
+when they are asked for.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from deconv_jax.deconvolution import deconvolve
+from deconv_jax.errors import SettingError
+from deconv_jax.measures import descriptors, features, likeness, randomised
+from deconv_jax.measures.features import Measures
+from deconv_jax.network.activations import check_method
+from deconv_jax.network.trained import Trained
+from deconv_jax.sound import audio, auralisation
+from deconv_jax.sound.front_end import FrontEnd, analyse, lift, undo_level
+
+PEAKS = 5
+"""Moments at which a feature is strongest that are kept."""
+APART = 0.25
+"""Seconds that lie between two of them at least."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One clip, and what every layer needs of it.
+
+    Attributes:
+      waveform: shape (samples,).
+      spectrum: its complex STFT, shape (1 + n_fft // 2, time).
+      seen: what the network sees of it, shape (freq, time).
+      series: its descriptors by name, each of shape (time,).
+    """
+
+    waveform: np.ndarray
+    spectrum: np.ndarray
+    seen: np.ndarray
+    series: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Untrained:
+    """What an untrained twin's layer shows of the same clip.
+
+    Attributes:
+      images: of its features of the same numbers, shape (features, freq, time). They correspond to nothing.
+      loudest: largest |value| of the images of its whole layer.
+      comparison: the layer's features beside it.
+    """
+
+    images: np.ndarray
+    loudest: float
+    comparison: randomised.Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What some features of a layer made of a clip; arrays have shape (features,) and are in the order of `features`.
+
+    Attributes:
+      number: of the layer, from 1.
+      features: numbers of the features, from 0.
+      images: deconvolved, shape (features, freq, time), in the rows and the unit of what the network sees.
+      maps: pooled maps that they came from, shape (features, layer freq, layer time).
+      measures: of these features.
+      energy_share: share of the energy of all images of the layer, of features that are not among these too.
+      kinds, kind_r: see `likeness.kinds`.
+      peaks: of each feature, seconds at which it is strongest, strongest first.
+      untrained: the same of an untrained twin, None where that was not asked for.
+      names: of each feature, the descriptor of the clip that it follows most; "" if it is inactive or there is no twin
+        to say what standing out is.
+    """
+
+    number: int
+    features: np.ndarray
+    images: np.ndarray
+    maps: np.ndarray
+    measures: Measures
+    energy_share: np.ndarray
+    kinds: np.ndarray
+    kind_r: np.ndarray
+    peaks: list[np.ndarray]
+    untrained: Untrained | None
+    names: list[str]
+
+    @property
+    def loudest(self) -> float:
+        """Largest |value| of the images."""
+        return float(np.abs(self.images).max(initial=0))
+
+
+def check(
+    trained: Trained,
+    layers: Sequence[int],
+    chosen: str | Sequence[int] = "all",
+    reading: str = "phase",
+    method: str = "deconvnet",
+) -> None:
+    """Compares what is wanted with the network, before any work is done; arguments as in `explain` and `sounds`.
+
+    Raises:
+      ValueError: layer or feature does not exist or is named twice, the method has no rule for an activation, or the
+        phase reading is asked of a network with log input.
+    """
+    for what, named in (("layer", layers), ("feature", chosen)):
+        if not isinstance(named, str) and len(set(named)) < len(named):
+            raise SettingError(f"of {', '.join(map(str, named))} one {what} is named twice: name each once")
+    for layer in layers:
+        deconvolve.check_features(trained.network.blocks, layer, None if isinstance(chosen, str) else chosen)
+    check_method(method, (block.activation for block in trained.network.blocks[: max(layers)]))
+    if not trained.front_end.linear and reading == "phase":
+        raise SettingError(
+            "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
+            "use --reading=mask"
+        )
+
+
+def twins(trained: Trained) -> list[dict]:
+    """Variables of the two untrained networks that `explain` compares with."""
+    size = (trained.front_end.bins, trained.front_end.clip_frames)
+    return [randomised.twin(trained.network, trained.variables, size, seed) for seed in randomised.SEEDS]
+
+
+def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
+    """A waveform (samples,) with its spectrum, what the network sees of it, and its descriptors."""
+    spectrum, seen = map(np.asarray, analyse_clip(front, waveform))
+    return Clip(waveform, spectrum, seen, descriptors.describe(np.abs(spectrum), front))
+
+
+def explain(
+    trained: Trained,
+    clip: Clip,
+    layer: int,
+    *,
+    chosen: str | Sequence[int] = "all",
+    method: str = "deconvnet",
+    norm_back: str = "transpose",
+    twins: Sequence[dict] = (),
+) -> Layer:
+    """Explains a clip by the features of one layer.
+
+    Args:
+      trained: the network.
+      clip: see `clip_of`.
+      layer: 1-based.
+      chosen: features wanted: "all", "top:N" (the N of most energy) or a list of 0-based numbers.
+      method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
+      twins: variables of two untrained networks (`twins`) to compare with; none for no comparison, which takes twice
+        as long again.
+
+    Raises:
+      ValueError: see `check`.
+    """
+    front = trained.front_end
+
+    def deconvolved(run, variables):
+        return run(trained.network, variables, clip.seen, layer, method=method, norm_back=norm_back)
+
+    def in_unit(found) -> np.ndarray:
+        return np.asarray(undo_level(front, found, clip.spectrum))
+
+    # All features, whichever are wanted: a share of the layer's energy is one of all.
+    found = deconvolved(deconvolve.sweep, trained.variables)
+    images, maps = in_unit(found[0]), np.asarray(found[1])
+    measures = features.measure(images, maps, front.frequencies())
+    total = measures.energy.sum()
+    numbers = _numbers(chosen, measures)
+    if chosen != "all":
+        images, maps = images[numbers], maps[numbers]
+        measures = features.measure(images, maps, front.frequencies())
+    series = np.stack(list(clip.series.values()))
+    own = randomised.look(images, series)
+    kinds, alike = likeness.kinds(own.levels)
+    untrained = None
+    if twins:
+        # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
+        second = randomised.look(in_unit(deconvolved(deconvolve.deconvolve, twins[1])), series)
+        others = in_unit(deconvolved(deconvolve.deconvolve, twins[0]))
+        comparison = randomised.compare(own, randomised.look(others, series), second)
+        loudest = float(np.abs(others).max(initial=0))
+        untrained = Untrained(others if chosen == "all" else others[numbers], loudest, comparison)
+    names = [""] * len(numbers)
+    if untrained:
+        best, known = untrained.comparison.descriptor, list(clip.series)
+        names = ["" if inactive else known[b] for b, inactive in zip(best, measures.inactive, strict=True)]
+    apart = round(APART * front.sample_rate / front.hop)
+    return Layer(
+        number=layer,
+        features=numbers,
+        images=images,
+        maps=maps,
+        measures=measures,
+        energy_share=measures.energy / total if total > 0 else np.zeros(len(numbers)),
+        kinds=kinds,
+        kind_r=alike,
+        peaks=[
+            features.envelope_peaks(envelope, PEAKS, apart) * front.hop / front.sample_rate
+            for envelope in features.envelopes(images)
+        ],
+        untrained=untrained,
+        names=names,
+    )
+
+
+def _numbers(chosen: str | Sequence[int], measures: Measures) -> np.ndarray:
+    if not isinstance(chosen, str):
+        return np.asarray(chosen)
+    if chosen.startswith("top:"):
+        return features.strongest(measures, int(chosen[4:]))
+    return np.arange(len(measures.energy))
+
+
+def sounds(
+    front: FrontEnd, clip: Clip, images: Iterable[np.ndarray], reading: str = "phase", rectify: bool = False
+) -> Iterator[np.ndarray]:
+    """Sounds (samples,) of images (freq, time), no gain applied, made together in numbers that memory does not feel.
+
+    Args:
+      front, clip: what the images are of.
+      images: any number of them, taken as they are needed.
+      reading, rectify: see `deconv_jax.sound.auralisation`.
+    """
+    together = max(1, min(16, 2**20 // clip.spectrum.size))
+    images = iter(images)
+    while some := list(itertools.islice(images, together)):
+        batch = np.zeros((together, *clip.seen.shape), np.float32)  # whole batches only: one shape to compile
+        batch[: len(some)] = some
+        made = auralise_images(front, batch, clip.seen, clip.spectrum, reading, rectify, len(clip.waveform))
+        yield from np.asarray(made)[: len(some)]
+
+
+def predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
+    """Mean probability of each class over the clip lengths that the waveform holds."""
+    front = trained.front_end
+    count = -(-len(waveform) // front.clip_samples)
+    starts = audio.clip_starts(len(waveform), front.clip_samples, count)
+    total = np.zeros(len(trained.labels))
+    for start in starts:
+        seen = analyse_clip(front, audio.cut(waveform, start, front.clip_samples))[1]
+        total += np.asarray(_probabilities(trained.network, trained.variables, seen))
+    return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(network, variables, seen):
+    return network.probabilities(network.apply(variables, seen)[0])
+
+
+def analyse_clip(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
+    """`deconv_jax.sound.front_end.analyse` of one clip, compiled where it can be."""
+    return analyse(front, waveform) if front.kind == "cqt" else _analyse(front, waveform)
+
+
+_analyse = jax.jit(analyse, static_argnums=0)
+
+
+def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
+    """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
+    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def auralise_images(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
+    """Images (..., freq, time) in the rows of the network's input → waveforms (..., length), no gain applied."""
+    images = lift(front, images, seen, spectrum, reading)
+    return auralisation.auralise(
+        images, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
+    )

@@ -1,0 +1,101 @@
+"""Explaining a clip, without any file: what is asked for, beside the functions that it is made of."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.measures import features, randomised
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
+from deconv_jax.results import explain
+from deconv_jax.sound.front_end import FrontEnd
+
+FRONT = FrontEnd(sample_rate=4000, n_fft=64, hop=32, clip_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Random weights; feature 2 is dead."""
+    network = Network(blocks=(Block(maps=5),), dense=(3,), classes=2)
+    variables = dict(jax.jit(network.init)(jax.random.key(0), jnp.zeros((FRONT.bins, FRONT.clip_frames))))
+    variables["params"]["conv1"]["bias"] = jnp.asarray([0.0, 0.0, -1e6, 0.0, 0.0])
+    return Trained(network, variables, FRONT, ["a", "b"], tmp_path_factory.mktemp("none"), {"config": {}})
+
+
+@pytest.fixture(scope="module")
+def clip():
+    wave = 0.1 * np.random.default_rng(0).standard_normal(FRONT.clip_samples) * np.linspace(0.1, 1, FRONT.clip_samples)
+    return explain.clip_of(FRONT, wave.astype(np.float32))
+
+
+def test_a_layer_holds_what_its_functions_give(trained, clip):
+    layer = explain.explain(trained, clip, 1)
+    want = np.asarray(deconvolve(trained.network, trained.variables, clip.seen, 1))
+    np.testing.assert_allclose(layer.images, want, atol=1e-5 * np.abs(want).max())  # a sweep sums in another order
+    assert layer.loudest == np.abs(layer.images).max()
+    assert layer.energy_share.sum() == pytest.approx(1)
+    assert layer.measures.inactive.tolist() == [False, False, True, False, False]
+    assert (layer.untrained, layer.names) == (None, [""] * 5)
+    assert [len(peaks) > 0 for peaks in layer.peaks] == [True, True, False, True, True]
+    assert all(0 <= peak <= 0.5 for peaks in layer.peaks for peak in peaks)
+
+
+@pytest.mark.parametrize(("chosen", "numbers"), [([4, 0], [4, 0]), ([4, 3, 2, 1, 0], [4, 3, 2, 1, 0]), ("top:2", None)])
+def test_what_is_said_of_a_feature_does_not_depend_on_which_others_are_wanted(trained, clip, chosen, numbers):
+    every = explain.explain(trained, clip, 1)
+    some = explain.explain(trained, clip, 1, chosen=chosen)
+    numbers = np.argsort(-every.measures.energy)[:2].tolist() if numbers is None else numbers
+    assert some.features.tolist() == numbers
+    for name in ("images", "maps", "energy_share"):  # to rounding: another number of features is summed
+        np.testing.assert_allclose(getattr(some, name), getattr(every, name)[numbers], rtol=1e-5, err_msg=name)
+    for name, values in features.columns(some.measures).items():
+        np.testing.assert_allclose(values, features.columns(every.measures)[name][numbers], rtol=1e-5, err_msg=name)
+    assert [p.tolist() for p in some.peaks] == [every.peaks[n].tolist() for n in numbers]
+
+
+def test_a_twin_is_compared_with_as_a_whole_and_shown_by_number(trained, clip):
+    twins = explain.twins(trained)
+    every = explain.explain(trained, clip, 1, twins=twins)
+    some = explain.explain(trained, clip, 1, chosen=[3, 1], twins=twins)
+    size = (FRONT.bins, FRONT.clip_frames)
+    other = randomised.twin(trained.network, trained.variables, size, randomised.SEEDS[0])
+    images = np.asarray(deconvolve(trained.network, other, clip.seen, 1))
+    np.testing.assert_allclose(every.untrained.images, images, rtol=1e-6)
+    np.testing.assert_allclose(some.untrained.images, images[[3, 1]], rtol=1e-6)
+    assert some.untrained.loudest == pytest.approx(np.abs(images).max())
+    for name in ("difference", "r", "r_untrained", "stands_out"):
+        values = [getattr(layer.untrained.comparison, name) for layer in (every, some)]
+        np.testing.assert_allclose(values[1], values[0][[3, 1]], atol=1e-6, err_msg=name)
+    assert every.names[2] == ""
+    assert all(name in clip.series for number, name in enumerate(every.names) if number != 2)
+
+
+def test_sounds_are_made_as_they_are_taken(trained, clip):
+    layer, taken = explain.explain(trained, clip, 1), []
+    sounds = explain.sounds(FRONT, clip, (taken.append(n) or layer.images[n % 5] for n in range(40)))
+    first = next(sounds)
+    assert len(taken) == 16
+    assert first.shape == clip.waveform.shape
+    rest = list(sounds)
+    assert len(rest) == 39
+    np.testing.assert_allclose(rest[4], first, atol=1e-6)
+    assert not rest[1].any()
+
+
+def test_the_prediction_is_the_mean_over_clips(trained, clip):
+    one, two = (explain.predict(trained, wave) for wave in (clip.waveform, np.tile(clip.waveform, 2)))
+    assert list(one) == ["a", "b"]
+    assert sum(one.values()) == pytest.approx(1)
+    assert two == pytest.approx(one, abs=1e-6)
+
+
+def test_explaining_touches_no_file():
+    assert not re.search(
+        r"\b(open|Path|files|print|log|tqdm)\(|import.*\b(files|Path|logging)\b", inspect.getsource(explain)
+    )
