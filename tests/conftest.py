@@ -38,6 +38,19 @@ def free_port():
     return find
 
 
+@pytest.fixture
+def compiled_by(caplog):
+    """A function that calls another and names what that compiled."""
+
+    def names(call) -> list[str]:
+        caplog.clear()
+        with jax.log_compiles():
+            call()
+        return [r.getMessage().split(" with ")[0] for r in caplog.records if r.getMessage().startswith("Compiling")]
+
+    return names
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder of real excerpts and golden images that lies beside some checkouts."""

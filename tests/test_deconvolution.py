@@ -9,6 +9,7 @@ import reference
 from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution import winograd
 from deconv_jax.deconvolution.deconvolve import backproject, deconvolve, reach, sweep
+from deconv_jax.errors import SettingError
 from deconv_jax.network.layers import convolve, max_pool
 from deconv_jax.network.model import LayerTrace, Network
 from deconv_jax.network.spec import Block
@@ -174,7 +175,7 @@ def test_windows_of_a_long_clip_fit_together(rng, monkeypatch, name):
     images, maps = sweep(network, variables, magnitude, len(blocks))
     monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
     monkeypatch.setattr(deconvolution, "CHUNK_BYTES", 2**14)
-    assert len(deconvolution._windows(blocks, 131)[0]) >= 3
+    assert len(deconvolution._windows(blocks, 131).starts) >= 3
     cut_images, cut_maps = sweep(network, variables, magnitude, len(blocks), chunk=2)
     np.testing.assert_allclose(cut_maps, maps, atol=1e-5)
     np.testing.assert_allclose(cut_images, images, atol=1e-5 * float(jnp.abs(images).max()))
@@ -184,9 +185,18 @@ def test_a_length_already_seen_compiles_nothing(rng):
     network, variables = random_network(SPECS["paper"], (24, 24))
     stages = (deconvolution._trace_window._cache_size, lambda: winograd._compiled.cache_info().misses)
     before = [stage() for stage in stages]
-    for frames in (353, 360, 368, 353):
+    for frames in (353, 360, 384, 353):
         deconvolve(network, variables, rng.uniform(size=(24, frames)), 2)
     assert [stage() for stage in stages] == [n + 1 for n in before]
+
+
+def test_long_clips_of_any_length_compile_as_often_as_one(rng, monkeypatch, compiled_by):
+    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    network, variables = random_network(SPECS["paper"], (16, 24))
+    deconvolve(network, variables, rng.uniform(size=(16, 131)), 3)
+    for frames in (101, 118, 163):
+        magnitude = rng.uniform(size=(16, frames))
+        assert compiled_by(lambda m=magnitude: deconvolve(network, variables, m, 3)) == []
 
 
 def test_reach_is_the_receptive_field_through_the_pooling():
@@ -221,11 +231,59 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         deconvolve(network, variables, jnp.zeros((24, 24)), layer, features)
 
 
-def test_works_within_the_users_own_compiled_function(rng):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer": "5"}, "layer must be a whole number, not '5'"),
+        ({"layer": 1.0}, "layer must be a whole number"),
+        ({"magnitude": np.ones((24, 24), complex)}, "magnitude must be real"),
+        ({"magnitude": np.ones((0, 24, 24))}, "at least one of each"),
+        ({"magnitude": np.ones((24, 0))}, "at least one of each"),
+        ({"magnitude": np.ones(24)}, "at least one of each"),
+        ({"devices": []}, "at least one device"),
+        ({"chunk": -1}, "chunk must be a whole number of at least 1"),
+        ({"chunk": 1.5}, "chunk must be a whole number of at least 1"),
+        ({"variables": {}}, "params/conv1/kernel is missing"),
+        ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, r"conv3/kernel is missing"),
+        (
+            {"variables": random_network((Block(maps=6),) * 3, (24, 24))[1]},
+            r"conv1/kernel has the shape \(3, 3, 1, 6\)",
+        ),
+    ],
+)
+def test_arguments_that_fit_nothing_are_refused(changes, message):
     network, variables = random_network(SPECS["paper"], (24, 24))
-    magnitude = jnp.asarray(rng.uniform(size=(24, 24)), jnp.float32)
-    inner = jax.jit(lambda magnitude: deconvolve(network, variables, magnitude, 3))
-    np.testing.assert_allclose(inner(magnitude), deconvolve(network, variables, magnitude, 3), atol=1e-6)
+    given = {"variables": variables, "magnitude": np.ones((24, 24)), "layer": 3, **changes}
+    with pytest.raises(SettingError, match=message):
+        deconvolve(network, **given)
+
+
+def test_an_input_of_other_bins_is_refused():
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    variables["input"] = {"scale": jnp.ones((17, 1))}
+    with pytest.raises(SettingError, match=r"input/scale has the shape \(17, 1\).*24 bins"):
+        deconvolve(network, variables, np.ones((24, 24)), 1)
+
+
+def test_more_images_than_memory_holds_are_refused_before_work_begins(rng, monkeypatch):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    monkeypatch.setattr(deconvolution.runtime, "memory", lambda: 10**6)
+    monkeypatch.setattr(deconvolution, "_explain_window", None)
+    with pytest.raises(SettingError, match=r"images of 5 features × 9999 frames take 0\.0 GB.*shorter part"):
+        deconvolve(network, variables, np.ones((24, 9999)), 3)
+
+
+def test_works_within_the_users_own_compiled_function(rng, monkeypatch):
+    network, variables = random_network(SPECS["paper"], (24, 24))
+    for frames in (24, 131):  # one window, and several
+        monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+        magnitude = jnp.asarray(rng.uniform(size=(2, 24, frames)), jnp.float32)
+        images, maps = sweep(network, variables, magnitude, 3, [2, 0])
+        inner = jax.jit(lambda magnitude: sweep(network, variables, magnitude, 3, [2, 0]))
+        np.testing.assert_allclose(inner(magnitude)[0], images, atol=1e-6)
+        np.testing.assert_allclose(inner(magnitude)[1], maps, atol=1e-6)
+        of_weights = jax.jit(lambda variables, one: deconvolve(network, variables, one, 3, [2, 0]))
+        np.testing.assert_allclose(of_weights(variables, magnitude[1]), images[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("path", ["plain", "winograd"])

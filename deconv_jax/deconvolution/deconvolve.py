@@ -19,9 +19,9 @@ the length, and few shapes are ever compiled.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,58 +119,132 @@ def sweep(
     """
     runtime.keep_freed_memory()
     chosen = check_features(network.blocks, layer, features)
-    magnitude = jnp.asarray(magnitude, jnp.float32)
-    if magnitude.ndim not in (2, 3):
-        raise SettingError(f"magnitude must be (freq, time) or (clips, freq, time), not of shape {magnitude.shape}")
-    single = magnitude.ndim == 2
-    batch = magnitude[None] if single else magnitude
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((variables, magnitude)))
+    batch, single = _batch(magnitude)
     clips, bins, frames = batch.shape
     blocks = resolved(network.blocks[:layer], (bins, frames))
     check_method(method, (b.activation for b in blocks))
     if norm_back not in NORM_BACKS:
         raise SettingError(f"norm_back must be one of {', '.join(NORM_BACKS)}, not {norm_back!r}")
-    if path == "auto" and isinstance(magnitude, jax.core.Tracer):
-        path = "plain"  # within the user's own jit or grad; the other path is compiled by itself
-    path = chosen_path(blocks, path, method)
-    layer_bins, layer_frames = layer_sizes(blocks, (bins, frames))[-1]
-    starts, length, kept, stride = _windows(blocks, frames)
-    devices = jax.local_devices() if devices is None else list(devices)
-    group = min(clips_together(blocks, (bins, length)), -(-clips // len(devices)))
-    # Whole groups and windows only, so that a rest compiles nothing of its own.
-    batch = jnp.pad(batch, [(0, -clips % group), (0, 0), (0, max(0, starts[-1] + length - frames))])
-    pieces = [(first, *window) for first in range(0, clips, group) for window in zip(starts, kept, strict=True)]
-    devices = devices[: len(pieces)]
-    part = network.clone(blocks=blocks)
+    if chunk is not None and (not isinstance(chunk, int | np.integer) or chunk < 1):
+        raise SettingError(f"chunk must be a whole number of at least 1, not {chunk!r}")
+    # Within the user's own jit or grad there is the plain path only, since the other is compiled by itself.
+    path = chosen_path(blocks, "plain" if traced and path == "auto" else path, method)
+    sizes = layer_sizes(blocks, (bins, frames))
+    _check_variables(blocks, variables, (bins, frames))
     used = used_variables(variables, layer)
-    placed = [jax.device_put(used, device) for device in devices]
-    chunk = min(chunk or _chunk(blocks, (bins, length)), len(chosen))
+    if not traced:
+        check_memory(4 * clips * len(chosen) * bins * frames, f"images of {len(chosen)} features × {frames} frames")
+    devices = jax.local_devices() if devices is None else list(devices)
+    if not devices:
+        raise SettingError("devices must name at least one device; leave it out for all that are there")
+    windows = _windows(blocks, frames)
+    group = min(clips_together(blocks, (bins, windows.length)), -(-clips // len(devices)))
+    # Whole groups and windows only, so that a rest compiles nothing of its own.
+    beyond = max(0, windows.starts[-1] + windows.length - frames)
+    batch = (jnp if traced else np).pad(batch, [(0, -clips % group), (0, 0), (0, beyond)])
+    pieces = [(first, n) for first in range(0, clips, group) for n in range(len(windows.starts))]
+    devices = devices[: len(pieces)]
+    placed = [used if traced else jax.device_put(used, device) for device in devices]
+    part = network.clone(blocks=blocks)
+    chunk = min(chunk or _chunk(blocks, (bins, windows.length)), len(chosen))
 
     def run(piece, turn: int) -> tuple[jax.Array, jax.Array]:
-        first, start, _ = piece
-        window = lax.dynamic_slice_in_dim(batch[first : first + group], start, length, axis=2)
-        window = jax.device_put(window, devices[turn])
-        valid = min(length, frames - start)
+        first, start = piece[0], windows.starts[piece[1]]
+        window = batch[first : first + group, :, start : start + windows.length]
+        window = window if traced else jax.device_put(window, devices[turn])
+        valid = min(windows.length, frames - start)
         return _explain_window(part, placed[turn], window, valid, chosen, path, chunk, method, norm_back)
 
     if len(pieces) == 1:
-        images, maps = _trim(run(pieces[0], 0), (frames, layer_frames), single)
-    else:
-        home = devices[0]
-        with runtime.handing_back():
-            images = jnp.zeros((clips, len(chosen), bins, frames), jnp.float32, device=home).block_until_ready()
-        maps = jnp.zeros((clips, len(chosen), layer_bins, layer_frames), jnp.float32, device=home)
-        for turn in range(0, len(pieces), len(devices)):
-            some = pieces[turn : turn + len(devices)]
-            results = [run(piece, place) for place, piece in enumerate(some)]  # accelerators compute them together
-            for (first, start, (begin, end)), found in zip(some, results, strict=True):
-                image, pooled = (array[: clips - first] for array in jax.device_put(found, home))
-                begin_column, end_column = begin // stride, layer_frames if end == frames else end // stride
-                columns = slice(begin_column - start // stride, end_column - start // stride)
-                images = _place(images, image[..., begin - start : end - start], (first, 0, 0, begin))
-                maps = _place(maps, pooled[..., columns], (first, 0, 0, begin_column))
-        if single:
-            images, maps = _only(images), _only(maps)
+        return _trim(run(pieces[0], 0), (frames, sizes[-1][1]), single)
+    shapes = [(clips, len(chosen), *size) for size in (sizes[0], sizes[-1])]
+    join = _joined if traced else functools.partial(_gathered, devices=devices)
+    images, maps = join(pieces, windows, run, [shape[single:] for shape in shapes])
     return images, maps
+
+
+def _batch(magnitude) -> tuple[Any, bool]:
+    """(clips, freq, time) in float32, on the host unless it is traced, and whether it came as one clip, two axes."""
+    batch: Any = magnitude if isinstance(magnitude, jax.core.Tracer) else np.asarray(magnitude)
+    if batch.dtype.kind == "c":
+        raise SettingError(f"magnitude must be real, not {batch.dtype}: take the absolute value of the spectrum")
+    if batch.ndim not in (2, 3) or 0 in batch.shape:
+        raise SettingError(
+            "magnitude must be (freq, time) or (clips, freq, time), with at least one of each, "
+            f"not of shape {batch.shape}"
+        )
+    single = batch.ndim == 2
+    return (batch[None] if single else batch).astype(np.float32), single
+
+
+def _check_variables(blocks: Sequence[Block], variables, size: tuple[int, int]) -> None:
+    """Whether variables have all that these blocks need, in their shapes; SettingError if not."""
+    wanted: dict[tuple[str, str, str], tuple[int, ...]] = {}
+    before = 1
+    for number, block in enumerate(blocks, 1):
+        wanted["params", f"conv{number}", "kernel"] = (*block.kernel, before, block.maps)
+        if block.use_bias:
+            wanted["params", f"conv{number}", "bias"] = (block.maps,)
+        if block.norm != "none":
+            for kind, name in (
+                ("params", "scale"),
+                ("params", "bias"),
+                ("batch_stats", "mean"),
+                ("batch_stats", "var"),
+            ):
+                wanted[kind, f"norm{number}", name] = (block.maps,)
+        before = block.maps
+    for (kind, layer, name), shape in wanted.items():
+        found = variables.get(kind, {}).get(layer, {}).get(name)
+        if found is None or np.shape(found) != shape:
+            there = "is missing" if found is None else f"has the shape {np.shape(found)}"
+            raise SettingError(
+                f"variables are not those of this network: {kind}/{layer}/{name} {there}, and {shape} is wanted"
+            )
+    for name, value in variables.get("input", {}).items():
+        if any(n not in (1, length) for n, length in zip(np.shape(value)[::-1], size[::-1], strict=False)):
+            raise SettingError(
+                f"variables are not those of this network: input/{name} has the shape {np.shape(value)}, and the "
+                f"magnitude has {size[0]} bins × {size[1]} frames"
+            )
+
+
+def check_memory(size: int, what: str) -> None:
+    """Raises SettingError where so many bytes are more than three quarters of what there is."""
+    there = runtime.memory()
+    if size > 0.75 * there:
+        raise SettingError(
+            f"{what} take {size / 1e9:.1f} GB, and there are {there / 1e9:.1f} GB of memory: explain a shorter part, "
+            "or fewer features or clips at a time"
+        )
+
+
+def _joined(pieces, windows: "_Windows", run, shapes) -> list[jax.Array]:
+    """The windows' images and maps side by side, within a function that is being traced."""
+    rows: dict[int, list] = {}
+    for first, n in pieces:
+        cuts = zip(run((first, n), 0), windows.cuts(n, [shape[-1] for shape in shapes]), strict=True)
+        rows.setdefault(first, []).append([array[..., inside] for array, (inside, _) in cuts])
+    whole = [[jnp.concatenate(arrays, axis=-1) for arrays in zip(*row, strict=True)] for row in rows.values()]
+    together = [jnp.concatenate(arrays) for arrays in zip(*whole, strict=True)]
+    return [a[: shape[0]] if len(shape) == 4 else a[0] for a, shape in zip(together, shapes, strict=True)]
+
+
+def _gathered(pieces, windows: "_Windows", run, shapes, devices) -> list[jax.Array]:
+    """The windows' images and maps, put together on the host, where no length has to be compiled for."""
+    with runtime.handing_back():
+        results = [np.zeros(shape, np.float32) for shape in shapes]
+    wholes = [result if result.ndim == 4 else result[None] for result in results]
+    for turn in range(0, len(pieces), len(devices)):
+        some = pieces[turn : turn + len(devices)]
+        together = [run(piece, place) for place, piece in enumerate(some)]  # accelerators compute them at once
+        for (first, n), found in zip(some, together, strict=True):
+            cuts = windows.cuts(n, [shape[-1] for shape in shapes])
+            for whole, array, (inside, place) in zip(wholes, found, cuts, strict=True):
+                part = whole[first : first + array.shape[0]]
+                part[..., place] = np.asarray(array)[: len(part), ..., inside]
+    return [jax.device_put(result, devices[0], may_alias=True) for result in results]
 
 
 def explain_batch(
@@ -426,17 +500,6 @@ def _trim(arrays, lengths, single):
     return [array[(0, ...) if single else ...][..., :length] for array, length in zip(arrays, lengths, strict=True)]
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _only(array):
-    """The one clip of a batch, in the same memory."""
-    return array.reshape(array.shape[1:])
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _place(whole, part, start):
-    return lax.dynamic_update_slice(whole, part, start)
-
-
 def _chunk(blocks: Sequence[Block], size: tuple[int, int]) -> int:
     """Features whose largest intermediate, an unpooled signal, stays within `CHUNK_BYTES`."""
     sizes = layer_sizes(blocks, size)
@@ -444,27 +507,44 @@ def _chunk(blocks: Sequence[Block], size: tuple[int, int]) -> int:
     return max(1, min(16, CHUNK_BYTES // (4 * largest)))
 
 
-def _windows(blocks: Sequence[Block], frames: int) -> tuple[list[int], int, list[tuple[int, int]], int]:
-    """How to cut a clip of so many frames.
+class _Windows(NamedTuple):
+    """How a clip is cut.
 
-    Returns:
-      starts of the windows, their common length, the (begin, end) frames that each contributes, and the number
-      of frames between two columns of the last block's map.
+    Attributes:
+      starts: first frames of the windows.
+      length: frames of each of them.
+      edges: frames from which each contributes, and the end of the clip.
+      stride: frames between two columns of the last block's map.
     """
+
+    starts: list[int]
+    length: int
+    edges: list[int]
+    stride: int
+
+    def cuts(self, n: int, totals: Sequence[int]) -> list[tuple[slice, slice]]:
+        """(within the window, within the whole) of window n, for frames and for columns; `totals` says how many."""
+        found = []
+        for step, total in zip((1, self.stride), totals, strict=True):
+            begin, end = self.edges[n] // step, self.edges[n + 1] // step if n + 1 < len(self.starts) else total
+            found.append((slice(begin - self.starts[n] // step, end - self.starts[n] // step), slice(begin, end)))
+        return found
+
+
+def _windows(blocks: Sequence[Block], frames: int) -> _Windows:
+    """How to cut a clip of so many frames."""
     stride = math.prod(b.step(1) for b in blocks)
     if any(b.pooling == "average" and _pads_time(b.pool_padding) for b in blocks):
         # What an average counts at the end of the clip depends on where that is: one window, as long as the clip.
-        return [0], frames, [(0, frames)], stride
+        return _Windows([0], frames, [0, frames], stride)
     first, last = reach(blocks, axis=1)
     halo = stride * -(-max(last // stride * stride - first, last + 1 + (-first - 1) // stride * stride) // stride)
     hop = max(1, WINDOW_FRAMES // stride) * stride
     length = hop + 2 * halo
     if frames <= length:
-        return [0], _rounded(frames), [(0, frames)], stride
-    count = 1 + -(-(frames - length) // hop)
-    starts = [k * hop for k in range(count)]
-    edges = [0, *(start + halo for start in starts[1:]), frames]
-    return starts, length, list(itertools.pairwise(edges)), stride
+        return _Windows([0], _rounded(frames), [0, frames], stride)
+    starts = [k * hop for k in range(1 + -(-(frames - length) // hop))]
+    return _Windows(starts, length, [0, *(start + halo for start in starts[1:]), frames], stride)
 
 
 def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
@@ -498,6 +578,6 @@ def _pads_time(padding) -> bool:
 
 
 def _rounded(frames: int) -> int:
-    """The next of 16 lengths per octave: at most 6 % of padding, and few shapes to compile."""
-    step = 2 ** max(0, frames.bit_length() - 5)
+    """The next of 16 lengths per octave up to 256 frames, of 4 above: little padding, and few shapes to compile."""
+    step = 2 ** max(0, frames.bit_length() - (5 if frames <= 256 else 3))
     return -(-frames // step) * step

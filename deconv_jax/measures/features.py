@@ -1,9 +1,8 @@
 """Numbers for every feature: how active it is, what its image is made of, and an order to listen in."""
 
 import dataclasses
-import functools
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.signal import find_peaks
@@ -51,12 +50,14 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
       frequencies: of the image's rows, Hz, shape (freq,).
     """
     # One feature at a time: a whole song's images are not to be copied.
-    found = [_reduced(image[None], pooled[None], frequencies) for image, pooled in zip(images, maps, strict=True)]
+    # In NumPy: every song has another length, and none is to be compiled for.
+    pairs = zip(images, maps, strict=True)
+    found = [reduce(np.asarray(i)[None], np.asarray(m)[None], frequencies, np) for i, m in pairs]
     return finished({name: np.concatenate([f[name] for f in found]) for name in found[0]})
 
 
-def reduce(images: jax.Array, maps: jax.Array, frequencies) -> dict[str, jax.Array]:
-    """What `finished` makes `Measures` of, in JAX and without NaN: to stand within a compiled function.
+def reduce(images, maps, frequencies, np_or_jnp=jnp) -> dict[str, Any]:
+    """What `finished` makes `Measures` of, without NaN; in JAX to stand within a compiled function.
 
     Energies are sums over images whose largest value is brought to 1, so that float32 neither overflows nor loses
     what is small; `finished` brings the scale back.
@@ -69,12 +70,12 @@ def reduce(images: jax.Array, maps: jax.Array, frequencies) -> dict[str, jax.Arr
     Returns:
       Arrays of shape (..., features), and `bands` with an axis more.
     """
-    axes, frequencies = (-2, -1), np.asarray(frequencies)
-    top = jnp.abs(images).max(axis=axes)
-    unit = images / jnp.where(top > 0, top, 1)[..., None, None]
-    rows = jnp.square(unit).sum(axis=-1)
+    xp, axes, frequencies = np_or_jnp, (-2, -1), np.asarray(frequencies)
+    top = xp.abs(images).max(axis=axes)
+    unit = images / xp.where(top > 0, top, 1)[..., None, None]
+    rows = xp.square(unit).sum(axis=-1)
     total = rows.sum(axis=-1)
-    some = jnp.where(total > 0, total, 1)
+    some = xp.where(total > 0, total, 1)
     bands = [rows[..., (frequencies >= low) & (frequencies < high)].sum(axis=-1) for _, low, high in BANDS]
     weights = frequencies.astype(np.float32).reshape((1,) * (rows.ndim - 1) + (-1,))
     return {
@@ -83,20 +84,10 @@ def reduce(images: jax.Array, maps: jax.Array, frequencies) -> dict[str, jax.Arr
         "mean": maps.mean(axis=axes),
         "top": top,
         "total": total,
-        "negative": jnp.square(jnp.minimum(unit, 0)).sum(axis=axes) / some,
+        "negative": xp.square(xp.minimum(unit, 0)).sum(axis=axes) / some,
         "centroid": (rows * weights).sum(axis=-1) / some,
-        "bands": jnp.stack(bands, axis=-1) / some[..., None],
+        "bands": xp.stack(bands, axis=-1) / some[..., None],
     }
-
-
-def _reduced(images, maps, frequencies) -> dict[str, np.ndarray]:
-    found = _compiled(tuple(map(float, frequencies)))(images, maps)
-    return {name: np.asarray(value) for name, value in found.items()}
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(frequencies: tuple[float, ...]):
-    return jax.jit(lambda images, maps: reduce(images, maps, frequencies))
 
 
 def finished(found: dict[str, np.ndarray]) -> Measures:

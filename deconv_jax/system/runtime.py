@@ -20,6 +20,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of memory that this process may use: of the machine, or of the container that it runs in."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else [sys.maxsize]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+            limits.append(int(Path(name).read_text()))
+    return min(limits)
+
+
 def end_with_parent() -> None:
     """Ends this worker process when the one that started it is gone: `initializer` of a process pool.
 
