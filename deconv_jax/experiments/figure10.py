@@ -19,7 +19,7 @@ from deconv_jax.music import stimuli
 from deconv_jax.network.model import Network
 from deconv_jax.network.trained import Trained, fingerprint
 from deconv_jax.pictures import paper
-from deconv_jax.results import explain
+from deconv_jax.sound.front_end import analyse
 from deconv_jax.system import files
 
 
@@ -49,7 +49,7 @@ def figure9(trained: Trained, out: Path) -> None:
     front = trained.front_end
     both = [stimuli.Stimulus(stimuli.INSTRUMENTS[0], stimuli.CHORDS[i], stimuli.KEYS[3]) for i in (1, 2)]
     waveform = np.concatenate([stimuli.synthesise(s, front.sample_rate) for s in both])
-    magnitude = np.abs(np.asarray(explain.analyse_clip(front, waveform)[0]))
+    magnitude = np.abs(np.asarray(analyse(front, waveform)[0]))
     title = "Model signal: pure sine in G4, six positions of major, then of minor"
     seconds = len(waveform) / front.sample_rate
     sheet = paper.signal_sheet(magnitude, front.stft_frequencies(), seconds, title, top=3500.0)

@@ -4,8 +4,7 @@ import numpy as np
 
 from deconv_jax.measures import randomised as untrained_networks
 from deconv_jax.network.trained import Trained
-from deconv_jax.results import statistics
-from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.system import runtime
 
 
@@ -37,5 +36,5 @@ def untrained(trained: Trained, seed: int) -> dict:
 def inputs(waveforms: np.ndarray, front: FrontEnd, batch: int = 16) -> np.ndarray:
     """What the network sees: (clips, samples) → (clips, freq, time)."""
     padded = np.pad(waveforms, ((0, -len(waveforms) % batch), (0, 0)))
-    rows = [np.asarray(statistics.see(front, padded[i : i + batch])) for i in range(0, len(padded), batch)]
+    rows = [np.asarray(analyse(front, padded[i : i + batch])[1]) for i in range(0, len(padded), batch)]
     return np.concatenate(rows)[: len(waveforms)]

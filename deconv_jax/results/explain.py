@@ -130,7 +130,7 @@ def twins(trained: Trained) -> list[dict]:
 
 def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
     """A waveform (samples,) with its spectrum, what the network sees of it, and its descriptors."""
-    spectrum, seen = map(np.asarray, analyse_clip(front, waveform))
+    spectrum, seen = map(np.asarray, analyse(front, waveform))
     return Clip(waveform, spectrum, seen, descriptors.describe(np.abs(spectrum), front))
 
 
@@ -243,7 +243,7 @@ def predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
     starts = audio.clip_starts(len(waveform), front.clip_samples, count)
     total = np.zeros(len(trained.labels))
     for start in starts:
-        seen = analyse_clip(front, audio.cut(waveform, start, front.clip_samples))[1]
+        seen = analyse(front, audio.cut(waveform, start, front.clip_samples))[1]
         total += np.asarray(_probabilities(trained.network, trained.variables, seen))
     return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
 
@@ -253,17 +253,9 @@ def _probabilities(network, variables, seen):
     return network.probabilities(network.apply(variables, seen)[0])
 
 
-def analyse_clip(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
-    """`deconv_jax.sound.front_end.analyse` of one clip, compiled where it can be."""
-    return analyse(front, waveform) if front.kind == "cqt" else _analyse(front, waveform)
-
-
-_analyse = jax.jit(analyse, static_argnums=0)
-
-
 def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
     """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
-    return np.asarray(analyse_clip(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
+    return np.asarray(analyse(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))

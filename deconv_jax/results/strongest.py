@@ -28,7 +28,7 @@ from deconv_jax.pictures import spectrograms
 from deconv_jax.results import explain
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
 from deconv_jax.sound import auralisation
-from deconv_jax.sound.front_end import undo_level
+from deconv_jax.sound.front_end import analyse, undo_level
 from deconv_jax.system import files, locks
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ def _auralise(trained, tracks, folder: Path, store, settings: Settings, options:
 def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options, places, maps) -> None:
     """All that is wanted of one clip: each layer is explained once, for the features in whose lists the clip stands."""
     front = trained.front_end
-    spectrum, seen = explain.analyse_clip(front, waveform)
+    spectrum, seen = analyse(front, waveform)
     full = max(1.0, float(np.abs(waveform).max()))
     listening.Files(folder, "", False).sound(f"clips/{name}", waveform / full, front.sample_rate)
     edges = np.cumsum([0, *maps])
