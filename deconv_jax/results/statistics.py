@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.measures import features
@@ -21,6 +19,7 @@ from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, resolved
 from deconv_jax.sound.front_end import FrontEnd, analyse, undo_level
+from deconv_jax.system.devices import row_of
 
 MOMENTS = 3
 """Moments of strongest response that are kept of every feature and clip."""
@@ -60,7 +59,6 @@ def measure_clips(
     Raises:
       ValueError: as in `deconv_jax.deconvolution.deconvolve`.
     """
-    devices = jax.local_devices() if devices is None else list(devices)
     used = deconvolve.used_variables(variables, layer)
     chosen = deconvolve.chosen_path(network.blocks[:layer], path, method)
     if chosen == "winograd":  # compiled by itself, with options and threads of its own
@@ -71,9 +69,9 @@ def measure_clips(
         found = _reduced(_own_unit(front, images, waveforms), maps, network, front, layer)
     else:
         deconvolve.check_features(network.blocks, layer, None)
-        mesh, given = _placed(front, waveforms, devices)
-        used = jax.device_put(used, NamedSharding(mesh, P()))
-        found = _measured(network, front, used, given, layer, method, norm_back, mesh)
+        shared = row_of(devices)
+        used, given = jax.device_put(used, shared.whole()), shared.place(_given(front, waveforms))
+        found = _measured(network, front, used, given, layer, method, norm_back, shared)
     host = {name: np.asarray(array)[: len(waveforms)] for name, array in found.items()}
     return _finished(host, network.blocks[:layer], front)
 
@@ -95,10 +93,9 @@ def activations(
     Returns:
       Layer → (maximum, mean), each of shape (clips, features).
     """
-    devices = jax.local_devices() if devices is None else list(devices)
-    mesh, given = _placed(front, waveforms, devices)
-    used = jax.device_put(deconvolve.used_variables(variables, max(layers)), NamedSharding(mesh, P()))
-    found = _activations(network, front, used, given, tuple(layers), mesh)
+    shared = row_of(devices)
+    used = jax.device_put(deconvolve.used_variables(variables, max(layers)), shared.whole())
+    found = _activations(network, front, used, shared.place(_given(front, waveforms)), tuple(layers), shared)
     clips = len(waveforms)
     return {l: (np.asarray(top)[:clips], np.asarray(mean)[:clips]) for l, (top, mean) in found.items()}
 
@@ -116,40 +113,30 @@ def _own_unit(front, images, waveforms):
     return images if front.level == "none" else undo_level(front, images, analyse(front, waveforms)[0])
 
 
-def _placed(front: FrontEnd, waveforms: np.ndarray, devices: list[jax.Device]) -> tuple[Mesh, jax.Array]:
-    """Clips, or what is seen of them where that is made on the host, filled up with silence and shared out."""
-    given = np.asarray(analyse(front, waveforms)[1] if front.kind == "cqt" else waveforms, np.float32)
-    given = np.pad(given, [(0, -len(given) % len(devices))] + [(0, 0)] * (given.ndim - 1))
-    mesh = Mesh(np.array(devices), ("clips",))
-    return mesh, jax.device_put(given, NamedSharding(mesh, P("clips")))
+def _given(front: FrontEnd, waveforms: np.ndarray) -> np.ndarray:
+    """Clips, or what is seen of them where that is made on the host."""
+    return np.asarray(analyse(front, waveforms)[1] if front.kind == "cqt" else waveforms, np.float32)
 
 
-def _each_device(mesh: Mesh, function, variables, given):
-    """Every device does the clips that it holds; nothing is exchanged."""
-    return jax.shard_map(function, mesh=mesh, in_specs=(P(), P("clips")), out_specs=P("clips"), check_vma=False)(
-        variables, given
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("network", "front", "layer", "method", "norm_back", "mesh"))
-def _measured(network, front, variables, given, layer, method, norm_back, mesh):
+@functools.partial(jax.jit, static_argnames=("network", "front", "layer", "method", "norm_back", "shared"))
+def _measured(network, front, variables, given, layer, method, norm_back, shared):
     def explain(variables, given):
         seen = given if front.kind == "cqt" else analyse(front, given)[1]
         images, maps = deconvolve.explain_batch(network, variables, seen, layer, method=method, norm_back=norm_back)
         return _reduce(_own_unit(front, images, given), maps, network, front, layer)
 
-    return _each_device(mesh, explain, variables, given)
+    return shared.each_clip(explain, whole=1)(variables, given)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "front", "layers", "mesh"))
-def _activations(network, front, variables, given, layers, mesh):
+@functools.partial(jax.jit, static_argnames=("network", "front", "layers", "shared"))
+def _activations(network, front, variables, given, layers, shared):
     def forward(variables, given):
         seen = given if front.kind == "cqt" else analyse(front, given)[1]
         part = network.clone(blocks=resolved(network.blocks[: max(layers)], (seen.shape[1], seen.shape[2])))
         trace = part.apply(variables, seen, head=False)[1]
         return {l: (trace[l - 1].pooled.max(axis=(1, 2)), trace[l - 1].pooled.mean(axis=(1, 2))) for l in layers}
 
-    return _each_device(mesh, forward, variables, given)
+    return shared.each_clip(forward, whole=1)(variables, given)
 
 
 def _reduce(images, maps, network, front, layer):

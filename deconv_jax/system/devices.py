@@ -7,7 +7,7 @@ by their place in the whole array): losses and weights differ by the order of su
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -58,15 +58,28 @@ class Devices:
             hosts.from_first(tree),
         )
 
-    def each_clip(self, function: Callable) -> Callable:
+    def place(self, clips: np.ndarray) -> jax.Array:
+        """This process's own clips (clips, ...), filled up with zeros and dealt out over its devices."""
+        filled = np.pad(clips, [(0, self.rows(len(clips)) - len(clips))] + [(0, 0)] * (clips.ndim - 1))
+        return jax.device_put(filled, self.split())
+
+    def each_clip(self, function: Callable, whole: int = 0) -> Callable:
         """A function of clips that treats each by itself, run by every device on its own clips.
 
-        XLA would gather all clips on all devices before a Fourier transform.
+        XLA would gather all clips on all devices before a Fourier transform. The first `whole` arguments are no clips:
+        every device has all of them.
         """
         if not self.several:
             return function
         clips = PartitionSpec("clips")
-        return jax.shard_map(function, mesh=self.mesh, in_specs=clips, out_specs=clips)
+
+        def shared(*arguments):
+            specs = (PartitionSpec(),) * whole + (clips,) * (len(arguments) - whole)
+            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=clips, check_vma=not whole)(
+                *arguments
+            )
+
+        return shared
 
     def deal(self, rows: int, shape: tuple[int, ...], dtype, read: Callable[[int, int], np.ndarray]) -> jax.Array:
         """An array (rows, *shape) of which every process reads what its own devices get.
@@ -81,6 +94,11 @@ class Devices:
             return np.pad(found, [(0, last - first - len(found)), *[(0, 0)] * len(shape)])
 
         return jax.make_array_from_callback((rows, *shape), self.split(), part)
+
+
+def row_of(devices: Sequence[jax.Device] | None = None) -> Devices:
+    """These devices of this process, all of them if left out."""
+    return Devices(jax.sharding.Mesh(np.array(jax.local_devices() if devices is None else devices), ("clips",)))
 
 
 def all_devices() -> Devices:
