@@ -47,10 +47,10 @@ class Library:
         import jax
 
         import deconv_jax
-        from deconv_jax.training.step import magnitudes
+        from deconv_jax.sound.front_end import analyse
 
         front_end = deconv_jax.FrontEnd()
-        magnitude = np.asarray(magnitudes(self.batch[0], front_end))
+        magnitude = np.asarray(analyse(front_end, self.batch[0])[1])
         blank = np.zeros((front_end.bins, front_end.clip_frames), np.float32)
         params = jax.jit(deconv_jax.paper_network(CLASSES).init)(jax.random.key(0), blank)["params"]
         return {"params": jax.tree.map(np.asarray, params), "scale": float(np.sqrt(np.mean(magnitude**2)))}
@@ -77,7 +77,7 @@ class Library:
         optimiser = optax.adam(LEARNING_RATE) if magnitudes is None else keep
         if magnitudes is not None:
             self.batch = magnitudes, self.batch[1]
-            step.magnitudes = lambda waveforms, front_end: waveforms
+            step.analyse = lambda front, waveform: (waveform, waveform)
         params = jax.tree.map(jnp.array, weights["params"])
         self.state = {
             "params": params,

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from deconv_jax.data.store import Clips
+from deconv_jax.measures import intervals
 from deconv_jax.training import evaluation
 
 
@@ -128,6 +129,6 @@ def test_intervals_hold_what_they_promise(rng):
     for _ in range(30):
         weights = evaluation._resamples(clips.songs, clips.labels, 0)
         hits = (rng.random(120) < 0.7).astype(np.float32)
-        low, high = evaluation._interval(weights @ hits / 120)
+        low, high = intervals.interval(weights @ hits / 120)
         held += low <= 0.7 <= high
     assert held >= 25

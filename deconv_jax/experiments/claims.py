@@ -33,7 +33,8 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return interval(self.draws)
+        low, high = interval(self.draws)
+        return low, high
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from deconv_jax.data.store import Clips
+from deconv_jax.measures.intervals import interval
 from deconv_jax.system import files
 
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
-LEVEL = 0.95
 RESAMPLES = 1000
 GROUPS_NEEDED = 10
 """Artists of each genre from which on artists are resampled and not songs."""
@@ -117,8 +117,8 @@ def compare(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str],
             np.add.at(confusion, (unit, labels, some.argmax(axis=1)), 1)
             resampled_confusion = (weights @ confusion.reshape(len(confusion), -1)).reshape(-1, classes, classes)
             drawn[system][kind] = measures(resampled_confusion)
-            interval = {name: _interval(values) for name, values in drawn[system][kind].items()}
-            results[system][kind] = scores(some, labels) | {"interval": interval}
+            intervals = {name: interval(values) for name, values in drawn[system][kind].items()}
+            results[system][kind] = scores(some, labels) | {"interval": intervals}
     difference: dict = {"resampled": resampled, "units": int(weights.shape[1])}
     network, *others = predictions
     for kind in ("by_clip", "by_song") if others else ():
@@ -127,7 +127,7 @@ def compare(predictions: dict[str, np.ndarray], clips: Clips, groups: list[str],
         each = {
             other: {
                 "balanced_accuracy": value[network] - value[other],
-                "interval": _interval(draws[network] - draws[other]),
+                "interval": interval(draws[network] - draws[other]),
             }
             for other in others
         }
@@ -221,11 +221,6 @@ def _resamples(units: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         for row in weights:
             row[members] = np.bincount(rng.integers(len(members), size=len(members)), minlength=len(members))
     return weights
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    """Lower and upper end of the middle 95 % of resampled values."""
-    return [float(v) for v in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 def log_mel(clips: Clips, sample_rate: int) -> np.ndarray:

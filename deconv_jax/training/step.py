@@ -84,7 +84,7 @@ def _heard(front_end: FrontEnd, devices: Devices | None, recipe: Recipe, augment
     """(waveforms int16, labels, key) → what the network sees of the batch in training."""
     each_clip = (lambda function: function) if devices is None else devices.each_clip
     if not (augment.any or recipe.crop_seconds):
-        whole = each_clip(lambda waveforms: magnitudes(waveforms, front_end))
+        whole = each_clip(lambda waveforms: analyse(front_end, waveforms)[1])
         return lambda waveforms, labels, key: whole(waveforms)
     samples = round(recipe.crop_seconds * front_end.sample_rate) or front_end.clip_samples
     rows_of = each_clip(lambda waveforms: magnitudes_of(front_end, waveforms))
@@ -97,12 +97,6 @@ def _heard(front_end: FrontEnd, devices: Devices | None, recipe: Recipe, augment
         return change_rows(front_end, rows_of(sound), augment, rows, count)
 
     return changed
-
-
-def magnitudes(waveforms, front_end: FrontEnd) -> jax.Array:
-    """int16 or float waveforms (clips, samples) → what the network sees (clips, freq, time)."""
-    scale = 1 / 32768 if waveforms.dtype == np.int16 else 1.0
-    return analyse(front_end, jnp.asarray(waveforms, jnp.float32) * scale)[1]
 
 
 def predict(
@@ -132,7 +126,7 @@ def predict(
 
 @functools.lru_cache(maxsize=8)
 def _probabilities(network: Network, front_end: FrontEnd, devices: Devices) -> Callable:
-    heard = devices.each_clip(lambda waveforms: magnitudes(waveforms, front_end))
+    heard = devices.each_clip(lambda waveforms: analyse(front_end, waveforms)[1])
     return jax.jit(lambda v, w: jax.nn.softmax(network.apply(v, heard(w))[0]), out_shardings=devices.whole())
 
 
@@ -145,7 +139,7 @@ def initial_state(
     of auralisation needs one. A logarithm of it is standardised for each frequency.
     """
     some = clips.waveforms[np.unique(np.linspace(0, len(clips.labels) - 1, 256).astype(int))]
-    rows = [np.asarray(magnitudes(some[i : i + 16], front_end), np.float64) for i in range(0, len(some), 16)]
+    rows = [np.asarray(analyse(front_end, some[i : i + 16])[1], np.float64) for i in range(0, len(some), 16)]
     magnitude = np.concatenate(rows)
     if not front_end.linear:
         mean = magnitude.mean(axis=(0, 2))[:, None]
