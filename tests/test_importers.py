@@ -347,6 +347,38 @@ def test_averages_count_padding_as_pytorch_does(torch, rng, seen, tmp_path, coun
         np.testing.assert_allclose(image, back.numpy(), atol=1e-5 * np.abs(back.numpy()).max())
 
 
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_weights_of_half_precision_are_read(torch, rng, seen, tmp_path, ending):
+    from safetensors.torch import save_file as save_torch
+
+    state = {k: torch.tensor(np.asarray(v, "f")).bfloat16() for k, v in torch_state(rng).items()}
+    spec = Settings(FRONT, ("x", "y"), layers=tuple(TORCH_LAYERS))
+    (torch.save if ending == "pt" else save_torch)(state, tmp_path / f"half.{ending}")
+    save_file({k: v.float().numpy() for k, v in state.items()}, tmp_path / "full.safetensors")
+    half, full = (
+        load_network(import_torch(tmp_path / name, tmp_path / f"of_{name}", spec)).variables
+        for name in (f"half.{ending}", "full.safetensors")
+    )
+    jax.tree.map(np.testing.assert_array_equal, half, full)  # nothing is computed
+
+
+def test_odd_state_dicts_are_refused_by_name(torch, tmp_path):
+    endless = {"a.weight": torch.ones(2)}
+    endless["state_dict"] = {"model": endless}
+    huge, complex_one = torch.ones(1).expand(2**20, 2**20), torch.ones(2, dtype=torch.complex64)
+    spec = Settings(FRONT, layers=tuple(TORCH_LAYERS))
+    for state, words in (
+        (endless, "its state_dict holds itself"),
+        ({"a.weight": huge}, r"a\.weight has 1099511627776 numbers"),
+        ({"a.weight": complex_one}, r"a\.weight is no plain array of real numbers"),
+        ([1], "holds a list"),
+        ({}, r"features\.0\.weight is missing"),
+    ):
+        torch.save(state, tmp_path / "w.pt")
+        with pytest.raises(InputError, match=words):
+            import_torch(tmp_path / "w.pt", tmp_path / "n", spec)
+
+
 def test_an_average_by_another_divisor_is_refused(torch, tmp_path):
     pool = torch.nn.AvgPool2d(2, divisor_override=3)
     with pytest.raises(InputError, match=r"layer 1: AvgPool2d with divisor_override=3"):
@@ -394,6 +426,10 @@ def test_a_sequential_and_its_state_dict_give_pytorchs_own_logits(torch, rng, se
         ([*TORCH_LAYERS[:7], "relu"], r"second activation"),
         ([*TORCH_LAYERS[:5], {"average_pool": {"window": 2}}, "relu"], r"relu after average-pooling"),
         (TORCH_LAYERS[:7], r"ends in maps"),
+        ([{"dropout": [1]}], r"layers\[0\]: dropout takes a number"),
+        ([{"norm": {"weights": "features.1", "epsilon": "x"}}], r"layers\[0\]: epsilon takes a number"),
+        ([{"conv": {"weights": "features.0", "padding": [[1, 1], 2]}}, *TORCH_LAYERS[7:]], "block.padding must be"),
+        ([{"max_pool": {None: 1, "x": 2}}], "max_pool has no option None"),
         ([*TORCH_LAYERS, "softmax", "relu"], r"after the softmax"),
         ([*TORCH_LAYERS[:6], *TORCH_LAYERS[7:]], r"params/output/kernel is \(24, 2\).*\(48, 2\)"),
     ],
@@ -554,6 +590,10 @@ def test_damaged_wheels_are_refused(wheel, tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+BOMB = "labels:\n  - &a0 [x]\n" + "".join(f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+"""Some hundred bytes that stand for 9¹¹ values."""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -567,6 +607,14 @@ def test_damaged_wheels_are_refused(wheel, tmp_path):
         ("{front_end: {}, axes: [time, time]}", "axes must be"),
         ("{front_end: {}, final: relu}", "final must be one of"),
         ("front_end: !!python/object/apply:os.system [ls]", "is no YAML"),
+        ("a: 2001-99-99", "is no YAML"),
+        ("a: !!int ''", "is no YAML"),
+        ("front_end: {hop: x}", "front_end.hop must be a whole number, not 'x'"),
+        ("front_end: {n_fft: 9.0e+11}", "front_end: n_fft must be at most"),
+        ("{front_end: {}, axes: 5}", "axes must be"),
+        ("a: &a {b: *a}", "holds itself"),
+        (BOMB, r"aliases stand for .* values"),
+        (BOMB.replace("- [", "- {<<: [").replace("]", "]}"), "is no YAML|aliases stand for"),
     ],
 )
 def test_wrong_specs_are_refused_by_field(tmp_path, text, words):

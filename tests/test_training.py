@@ -273,7 +273,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_its_weight(finished,
     other["network"]["block2"]["maps"] = 7
     files.write_json(tmp_path / "config.json", other)
     (tmp_path / "corpus.json").write_bytes((finished[0] / "corpus.json").read_bytes())
-    with pytest.raises(InputError, match=r"another architecture: conv2/bias is \(6,\).*needs \(7,\)"):
+    with pytest.raises(InputError, match=r"another architecture: weight params/conv2/bias is \(6,\).*needs \(7,\)"):
         workdir.load(tmp_path, workdir.load(finished[0]).checkpoint)
 
 

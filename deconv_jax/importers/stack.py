@@ -16,7 +16,7 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.activations import ACTIVATIONS
-from deconv_jax.network.file import AXES, save_network
+from deconv_jax.network.file import AXES, built, mapping, read_axes, save_network
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, Block, Dense, layer_sizes
 from deconv_jax.sound import audio
@@ -372,18 +372,44 @@ def read_settings(path) -> Settings:
     name = audio.shown(path)
     try:
         with open(path, "rb") as handle:
-            text = handle.read(2**24 + 1)
-        if len(text) > 2**24:
-            raise InputError(f"--spec={name}: has more than 16 MiB, too many for a spec")
+            text = handle.read(_SPEC_BYTES + 1)
+        if len(text) > _SPEC_BYTES:
+            raise InputError(f"--spec={name}: has more than {_SPEC_BYTES} bytes, too many for a spec")
+        count = _parts(yaml.compose(text, Loader=yaml.SafeLoader), {})
+        if count > _SPEC_PARTS:
+            raise InputError(f"--spec={name}: its aliases stand for {count:.3g} values, too many for a spec")
         given = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"--spec={name}: cannot be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, *_WRONG_SCALAR) as error:
         raise InputError(f"--spec={name}: is no YAML ({' '.join(str(error).split())[:200]})") from None
     try:
         return settings(given)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"--spec={name}: {error}") from None
+    except ValueError as error:
+        raise InputError(f"--spec={name}: {audio.shown(str(error))}") from None
+
+
+_SPEC_BYTES, _SPEC_PARTS = 2**20, 10**5
+"""A spec has some hundred of each; aliases of aliases make any number of values of a few lines."""
+
+_WRONG_SCALAR = (ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError)
+"""What PyYAML raises for a date, a number and so on that is none."""
+
+
+def _parts(node, known: dict[int, int]) -> int:
+    """How many values a node of YAML stands for, what its aliases stand for included; RecursionError if it is endless.
+
+    Args:
+      known: id of a node → the number, to count nodes once; 0 while one is being counted.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0
+        inside = node.value if node is not None and not isinstance(node.value, str) else []
+        parts = (part for entry in inside for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_parts(part, known) for part in parts)
+    if not known[id(node)]:
+        raise RecursionError("it holds itself")
+    return known[id(node)]
 
 
 def settings(given: Mapping[str, Any]) -> Settings:
@@ -394,31 +420,25 @@ def settings(given: Mapping[str, Any]) -> Settings:
     for field in given:
         if field not in known:
             raise SettingError(f"the field {field} is unknown; known are {', '.join(known)}")
-    front = given.get("front_end")
-    if not isinstance(front, Mapping):
+    if given.get("front_end") is None:
         raise SettingError(
             "front_end is missing: sample_rate, n_fft, hop, clip_seconds and what differs from the defaults"
         )
-    fields = {f.name for f in dataclasses.fields(FrontEnd)}
-    if wrong := sorted(set(front) - fields):
-        raise SettingError(f"front_end.{wrong[0]} is unknown; known are {', '.join(sorted(fields))}")
-    axes = tuple(given.get("axes", AXES[0]))
-    if axes not in AXES:
-        raise SettingError(f"axes must be [freq, time] or [time, freq], not {given['axes']}")
+    front = built(FrontEnd, given["front_end"], "front_end")
+    axes = read_axes(given.get("axes", AXES[0]))
     if given.get("final") not in (None, *FINALS):
         raise SettingError(f"final must be one of {', '.join(FINALS)}, not {given['final']!r}")
     labels = given.get("labels")
     if labels is not None and not (isinstance(labels, list) and labels):
         raise SettingError("labels must be a list of names")
-    around = given.get("input") or {}
-    if not isinstance(around, Mapping) or set(around) - {"mean", "scale"}:
+    around = mapping(given.get("input") or {}, "input")
+    if set(around) - {"mean", "scale"}:
         raise SettingError("input may hold mean and scale only")
     layers = given.get("layers") or []
     if not isinstance(layers, list):
         raise SettingError("layers must be a list")
     named = None if labels is None else tuple(map(str, labels))
-    mean, scale = around.get("mean"), around.get("scale")
-    return Settings(FrontEnd(**front), named, axes, given.get("final"), mean, scale, tuple(layers))
+    return Settings(front, named, axes, given.get("final"), around.get("mean"), around.get("scale"), tuple(layers))
 
 
 def spelled(
@@ -462,7 +482,7 @@ def spelled(
         name = str(options.pop("weights", f"{place} ({kind})"))
 
         def take(known, options=options, place=place, kind=kind):
-            if wrong := sorted(set(options) - set(known)):
+            if wrong := sorted(map(str, set(options) - set(known))):
                 raise SettingError(f"{place}: {kind} has no option {wrong[0]}; known are weights, {', '.join(known)}")
 
         if kind in ("conv", "norm", "dense") and not (isinstance(value, Mapping) and "weights" in value):
@@ -494,12 +514,10 @@ def spelled(
         elif kind == "flatten":
             found.append(Layer("flatten", name))
         elif kind == "dropout":
-            found.append(Layer("dropout", name, {"rate": float(value or 0)}))
+            found.append(Layer("dropout", name, {"rate": _number(value or 0, place, kind)}))
         elif kind in (*ACTIVATIONS, "softmax"):
             default = {"leaky_relu": 0.01, "elu": 1.0}.get(kind, 0.0)
-            slope = default if value is None else value
-            if not isinstance(slope, int | float):
-                raise SettingError(f"{place}: {kind} takes a number, not {value!r:.80}")
+            slope = _number(default if value is None else value, place, kind)
             found.append(Layer("activation", name, {"name": kind, "slope": slope}))
         else:
             raise SettingError(f"{place}: {kind!r} is no layer that is known")
@@ -507,13 +525,19 @@ def spelled(
 
 
 def _spelled_norm(name: str, options: dict, weights: Mapping[str, np.ndarray], epsilon: float, place: str) -> Layer:
-    epsilon = float(options.get("epsilon", epsilon))
+    epsilon = _number(options.get("epsilon", epsilon), place, "epsilon")
     stored = options.get("stored", "variance")
     if stored not in ("variance", "deviation"):
         raise SettingError(f"{place}: stored must be variance or deviation, not {stored!r}")
     if stored == "deviation":  # (x - mean) / (deviation + ε)
         weights, epsilon = dict(weights) | {"var": (weights["var"] + epsilon) ** 2}, 0.0
     return Layer("norm", name, {"epsilon": epsilon}, weights)
+
+
+def _number(value, place: str, what: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise SettingError(f"{place}: {what} takes a number, not {value!r:.80}")
+    return float(value)
 
 
 def _pair(value, place: str) -> tuple[int, int]:
@@ -527,6 +551,6 @@ def _padding(value, place: str):
     if isinstance(value, str):
         return value.upper()
     if isinstance(value, list | tuple) and len(value) == 2 and any(isinstance(v, list | tuple | str) for v in value):
-        return tuple(v.upper() if isinstance(v, str) else tuple(v) for v in value)
+        return tuple(v.upper() if isinstance(v, str) else tuple(v) if isinstance(v, list | tuple) else v for v in value)
     rows, columns = _pair(value, place)
     return "VALID" if rows == columns == 0 else ((rows, rows), (columns, columns))

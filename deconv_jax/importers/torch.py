@@ -19,6 +19,9 @@ from deconv_jax.sound import audio
 
 _EPSILON = 1e-5
 
+_MOST = 2**30
+"""Numbers of the largest weight that is read."""
+
 
 def import_torch(path, folder, settings: Settings) -> Path:
     """Writes the network file of a state dict.
@@ -79,7 +82,7 @@ def _state(path: Path, name: str) -> dict[str, np.ndarray]:
 
             try:
                 state: Any = load_file(path)
-            except (SafetensorError, TypeError, KeyError) as error:
+            except (SafetensorError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(f"{name}: is no readable safetensors file ({error!r:.120})") from None
         else:
             if not path.is_file():
@@ -101,13 +104,32 @@ def _state(path: Path, name: str) -> dict[str, np.ndarray]:
                 ) from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    above: list[int] = []
     while isinstance(state, Mapping) and isinstance(state.get("state_dict", state.get("model")), Mapping):
+        above.append(id(state))
         state = state.get("state_dict", state.get("model"))
+        if id(state) in above:
+            raise InputError(f"{name}: its state_dict holds itself; save it by torch.save(model.state_dict(), FILE)")
     if not isinstance(state, Mapping):
         raise InputError(f"{name}: holds a {type(state).__name__}, wanted is a state dict: names and weights")
-    return {
-        str(k): v if isinstance(v, np.ndarray) else v.numpy(force=True) for k, v in state.items() if hasattr(v, "shape")
-    }
+    return {str(k): _float32(v, str(k), name) for k, v in state.items() if hasattr(v, "shape")}
+
+
+def _float32(value, key: str, name: str) -> np.ndarray:
+    """A tensor of any kind of real numbers, bfloat16 (which NumPy has not) included, as an array."""
+    if isinstance(value, np.ndarray):
+        return value
+    if value.numel() > _MOST:
+        raise InputError(f"{name}: the weight {audio.shown(key)} has {value.numel()} numbers; at most {_MOST} are read")
+    try:
+        if value.is_complex():
+            raise TypeError(f"it is of type {value.dtype}")
+        return value.float().numpy(force=True)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{name}: the weight {audio.shown(key)} is no plain array of real numbers ({reason}); save it as float32"
+        ) from None
 
 
 def _arrays(state: Mapping[str, np.ndarray], prefix: str, kind: str, begun: bool) -> dict[str, np.ndarray]:

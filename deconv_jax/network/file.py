@@ -155,97 +155,113 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
     """(network, variables, front end, labels) of a description and its weights, all checked, (freq, time).
 
     Raises:
-      ValueError: they do not fit; the message names file and field.
+      SettingError: they do not fit; the message names file and field.
     """
-    weights_name = weights_name or name
-    top = _mapping(description, name, "it")
-    _check_plain(top, name, "it", _DEEPEST)
-    if top.get("format") != FORMAT:
-        raise SettingError(f'{name}: format is {top.get("format")!r}, wanted is "{FORMAT}"')
-    version = top.get("version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise SettingError(f"{name}: version is {version!r}, wanted is a whole number from 1")
-    if version > VERSION:
-        raise SettingError(
-            f"{name}: version {version} is newer than this deconv_jax knows ({VERSION}); install a newer deconv_jax"
-        )
-    top = upgraded(top, name)
-    _known(top, ("format", "version", "front_end", "axes", "network", "labels", "source"), name, "")
-    axes = tuple(top.get("axes", AXES[0])) if isinstance(top.get("axes", AXES[0]), list | tuple) else ()
-    if axes not in AXES:
-        raise SettingError(f'{name}: axes must be ["freq", "time"] or ["time", "freq"], not {top["axes"]!r}')
-    front_end = _built(FrontEnd, top.get("front_end", {}), name, "front_end")
-    labels = top.get("labels")
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise SettingError(f"{name}: labels must be a list of at least one name, not {labels!r}")
-    if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise SettingError(f"{name}: labels has {twice!r} twice; every class needs a name of its own")
-    network = read_spec(top.get("network"), len(labels), name)
-    _check_source(top.get("source", {}), name)
-    size = (front_end.bins, front_end.clip_frames)
     try:
-        _check_sizes(network.blocks if axes == AXES[0] else turned_blocks(network.blocks), size)
+        network, front_end, labels, axes = _read(description)
     except ValueError as error:
         raise SettingError(f"{name}: {error}") from None
-    variables = _nested(weights, weights_name)
-    if axes == AXES[1]:
-        _check_weights(network, variables, (size[1], size[0]), weights_name)
-        network, variables = turned(network, variables, size)
-    _check_weights(network, variables, size, weights_name)
+    size = (front_end.bins, front_end.clip_frames)
+    try:
+        variables = _nested(weights)
+        if axes == AXES[1]:
+            check_weights(network, variables, size[::-1])
+            network, variables = turned(network, variables, size)
+        check_weights(network, variables, size)
+    except ValueError as error:
+        raise SettingError(f"{weights_name or name}: {error}") from None
     return network, variables, front_end, labels
 
 
-def upgraded(settings: dict[str, Any], name: str) -> dict[str, Any]:
+def _read(description) -> tuple[Network, FrontEnd, list[str], tuple[str, str]]:
+    """Network, front end, labels and axes of a description; SettingError names a field that is wrong."""
+    top = mapping(description, "it")
+    _check_plain(top, "it", _DEEPEST)
+    if top.get("format") != FORMAT:
+        raise SettingError(f'format is {top.get("format")!r}, wanted is "{FORMAT}"')
+    version = top.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SettingError(f"version is {version!r}, wanted is a whole number from 1")
+    if version > VERSION:
+        raise SettingError(
+            f"version {version} is newer than this deconv_jax knows ({VERSION}); install a newer deconv_jax"
+        )
+    top = upgraded(top)
+    _known(top, ("format", "version", "front_end", "axes", "network", "labels", "source"), "")
+    axes = read_axes(top.get("axes", AXES[0]))
+    front_end = built(FrontEnd, top.get("front_end", {}), "front_end")
+    labels = top.get("labels")
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise SettingError(f"labels must be a list of at least one name, not {labels!r}")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise SettingError(f"labels has {twice!r} twice; every class needs a name of its own")
+    network = _network(top.get("network"), len(labels))
+    _check_source(top.get("source", {}))
+    blocks = network.blocks if axes == AXES[0] else turned_blocks(network.blocks)
+    _check_sizes(blocks, (front_end.bins, front_end.clip_frames))
+    return network, front_end, labels, axes
+
+
+def upgraded(settings: dict[str, Any], name: str = "") -> dict[str, Any]:
     """Settings with the fields `front_end` and `network` as they are today.
 
     Until version 0.1 a network could take the logarithm of its input itself (`network.log`); the front end does now.
 
+    Args:
+      settings: of a network file or a run.
+      name: theirs, for the message.
+
     Raises:
-      ValueError: `network.log` is neither true nor false.
+      SettingError: `network.log` is neither true nor false.
     """
     network = settings.get("network")
     if not isinstance(network, dict) or "log" not in network:
         return settings
     network = dict(network)
     if not isinstance(log := network.pop("log"), bool):
-        raise SettingError(f"{name}: network.log must be one of True, False, not {log!r}")
+        raise SettingError(f"{name and f'{name}: '}network.log must be one of True, False, not {log!r}")
     front = settings.get("front_end", {})
     if log and isinstance(front, dict):
         front = front | {"scale": "log1p", "factor": 1e4}
     return settings | {"network": network, "front_end": front}
 
 
-def read_spec(fields, classes: int, name: str) -> Network:
-    """The network that a description's `network` holds.
+def read_axes(given) -> tuple[str, str]:
+    """One of `AXES`, from a list.
 
     Raises:
-      ValueError: a field that does not exist or a value that it cannot take; the message names both.
+      SettingError: it is another.
     """
-    fields = dict(_mapping(fields, name, "network"))
+    axes = tuple(given) if isinstance(given, list | tuple) else ()
+    if axes not in AXES:
+        raise SettingError(f"axes must be [freq, time] or [time, freq], not {given!r:.60}")
+    return AXES[AXES.index(axes)]
+
+
+def _network(fields, classes: int) -> Network:
+    """The network that a description's `network` holds; SettingError names a field that is wrong."""
+    fields = dict(mapping(fields, "network"))
     blocks = fields.pop("blocks", None)
     if not isinstance(blocks, list) or not blocks:
-        raise SettingError(f"{name}: network.blocks must be a list of at least one block, not {blocks!r}")
-    built = tuple(_built(Block, b, name, f"network.blocks[{i}]") for i, b in enumerate(blocks))
+        raise SettingError(f"network.blocks must be a list of at least one block, not {blocks!r}")
     dense = fields.pop("dense", [])
     if not isinstance(dense, list):
-        raise SettingError(f"{name}: network.dense must be a list, not {dense!r}")
+        raise SettingError(f"network.dense must be a list, not {dense!r}")
     layers = tuple(
-        _built(Dense, {"width": d} if isinstance(d, int) else d, name, f"network.dense[{i}]")
-        for i, d in enumerate(dense)
+        built(Dense, {"width": d} if isinstance(d, int) else d, f"network.dense[{i}]") for i, d in enumerate(dense)
     )
-    _known(fields, ("classes", "dropout", "head", "final", "output"), name, "network.")
+    _known(fields, ("classes", "dropout", "head", "final", "output"), "network.")
     for field, known in (("head", HEADS), ("final", FINALS), ("output", (True, False))):
         if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
-            raise SettingError(
-                f"{name}: network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}"
-            )
+            raise SettingError(f"network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}")
     dropout = fields.get("dropout", 0.0)
     if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
-        raise SettingError(f"{name}: network.dropout must be at least 0 and below 1, not {dropout!r}")
+        raise SettingError(f"network.dropout must be at least 0 and below 1, not {dropout!r}")
     if fields.pop("classes", classes) != classes:
-        raise SettingError(f"{name}: network.classes differs from the number of labels, {classes}")
-    return Network(blocks=built, dense=layers, classes=classes, **fields)
+        raise SettingError(f"network.classes differs from the number of labels, {classes}")
+    conv = tuple(built(Block, b, f"network.blocks[{i}]") for i, b in enumerate(blocks))
+    return Network(blocks=conv, dense=layers, classes=classes, **fields)
 
 
 def turned_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
@@ -294,43 +310,44 @@ def _described(network: Network) -> dict[str, Any]:
     }
 
 
-def _mapping(value, name: str, field: str) -> dict[str, Any]:
+def mapping(value, field: str) -> dict[str, Any]:
+    """`value` itself; SettingError if it is no mapping."""
     if not isinstance(value, dict):
-        raise SettingError(f"{name}: {field} must be a mapping of fields, not {value!r:.60}")
+        raise SettingError(f"{field} must be a mapping of fields, not {value!r:.60}")
     return value
 
 
-def _check_plain(value, name: str, place: str, deep: int) -> None:
+def _check_plain(value, place: str, deep: int) -> None:
     """Raises ValueError for what JSON can say and files cannot take up again: endless numbers, halves of characters."""
     if deep == 0:
-        raise SettingError(f"{name}: {place:.200} is nested more than {_DEEPEST} deep")
+        raise SettingError(f"{place:.200} is nested more than {_DEEPEST} deep")
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise SettingError(f"{name}: {place:.200} is no text in UTF-8: {value!a:.60}") from None
+            raise SettingError(f"{place:.200} is no text in UTF-8: {value!a:.60}") from None
     elif isinstance(value, float) and not math.isfinite(value):
-        raise SettingError(f"{name}: {place:.200} must be a finite number, not {value}")
+        raise SettingError(f"{place:.200} must be a finite number, not {value}")
     elif isinstance(value, list):
         for number, part in enumerate(value):
-            _check_plain(part, name, f"{place}[{number}]", deep - 1)
+            _check_plain(part, f"{place}[{number}]", deep - 1)
     elif isinstance(value, dict):
         for key, part in value.items():
-            _check_plain(key, name, f"a field of {place}", deep)
-            _check_plain(part, name, key if place == "it" else f"{place}.{key}", deep - 1)
+            _check_plain(key, f"a field of {place}", deep)
+            _check_plain(part, key if place == "it" else f"{place}.{key}", deep - 1)
 
 
-def _check_source(source, name: str) -> None:
+def _check_source(source) -> None:
     """Checks where a network says that it comes from: a mapping; results, if it is of bin/train, as it writes them."""
-    results = _mapping(source, name, "source").get("test")
+    results = mapping(source, "source").get("test")
     if source.get("made_by") != "bin/train" or results is None:
         return
     for by in ("by_clip", "by_song"):
-        found = _mapping(_mapping(results, name, "source.test").get(by), name, f"source.test.{by}")
+        found = mapping(mapping(results, "source.test").get(by), f"source.test.{by}")
         share, count = found.get("accuracy"), found.get("n")
         if not isinstance(share, int | float) or not 0 <= share <= 1 or not isinstance(count, int) or count < 0:
             raise SettingError(
-                f"{name}: source.test.{by} must hold accuracy, a number from 0 to 1, and n, a whole one, not "
+                f"source.test.{by} must hold accuracy, a number from 0 to 1, and n, a whole one, not "
                 f"{share!r:.30} and {count!r:.30}"
             )
 
@@ -346,17 +363,17 @@ def _check_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> None:
             raise SettingError(f"{what} has {count:.3g} numbers for one clip, more than {_CELLS:.3g}; shorten the clip")
 
 
-def _known(fields, known: Sequence[str], name: str, prefix: str) -> None:
+def _known(fields, known: Sequence[str], prefix: str) -> None:
     for field in fields:
         if field not in known:
-            raise SettingError(f"{name}: {prefix}{field} is unknown; known are {', '.join(known)}")
+            raise SettingError(f"{prefix}{field} is unknown; known are {', '.join(known)}")
 
 
-def _built(kind, fields, name: str, place: str):
-    """A dataclass from JSON; errors name the file and the field."""
-    fields = _mapping(fields, name, place)
+def built(kind, fields, place: str):
+    """A dataclass from the fields that JSON or YAML gives; SettingError names a field that is wrong."""
+    fields = mapping(fields, place)
     specs = {f.name: f for f in dataclasses.fields(kind)}
-    _known(fields, list(specs), name, f"{place}.")
+    _known(fields, list(specs), f"{place}.")
     for field, value in fields.items():
         wanted = getattr(specs[field].type, "__name__", "")
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
@@ -367,12 +384,12 @@ def _built(kind, fields, name: str, place: str):
             "str": isinstance(value, str),
         }.get(wanted, True)
         if not fits:
-            raise SettingError(f"{name}: {place}.{field} must be {_WORDS[wanted]}, not {value!r:.60}")
+            raise SettingError(f"{place}.{field} must be {_WORDS[wanted]}, not {value!r:.60}")
     values = {k: int(v) if specs[k].type is int else _tuples(v) for k, v in fields.items()}
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
-        raise SettingError(f"{name}: {place}: {error}") from None
+        raise SettingError(f"{place}: {error}") from None
 
 
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
@@ -382,24 +399,18 @@ def _tuples(value):
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _flat(tree) -> dict[str, np.ndarray]:
-    return {
-        jax.tree_util.keystr(k, simple=True, separator="/"): np.asarray(v) for k, v in jax.tree.leaves_with_path(tree)
-    }
-
-
-def _nested(weights: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+def _nested(weights: dict[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {"params": {}}
     for key, value in weights.items():
         if value.dtype != np.float32:
-            raise SettingError(f"{name}: weight {key} is of type {value.dtype}, wanted is float32")
+            raise SettingError(f"weight {key} is of type {value.dtype}, wanted is float32")
         if not np.isfinite(value).all():
-            raise SettingError(f"{name}: weight {key} holds values that are no numbers (NaN or infinity)")
+            raise SettingError(f"weight {key} holds values that are no numbers (NaN or infinity)")
         if key.endswith("/var") and np.any(value < 0):
-            raise SettingError(f"{name}: weight {key} holds negative variances")
+            raise SettingError(f"weight {key} holds negative variances")
         parts = key.split("/")
         if parts[0] not in ("params", "batch_stats", "input") or len(parts) != (2 if parts[0] == "input" else 3):
-            raise SettingError(f"{name}: weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
+            raise SettingError(f"weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
         place = tree
         for part in parts[:-1]:
             place = place.setdefault(part, {})
@@ -407,32 +418,35 @@ def _nested(weights: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     return tree
 
 
-def _check_weights(network: Network, variables, size: tuple[int, int], name: str) -> None:
-    """Raises ValueError for a weight that is missing, left over or of another shape; the message names it."""
+def check_weights(network: Network, variables, size: tuple[int, int]) -> None:
+    """Compares weights with what a network of an input (freq, time) = `size` needs.
+
+    Raises:
+      SettingError: a weight is missing, left over or of another shape, or divides by zero; the message names it.
+    """
     blank = jax.ShapeDtypeStruct(size, np.float32)
-    wanted = {
-        key: value.shape for key, value in _flat_shapes(jax.eval_shape(network.init, jax.random.key(0), blank)).items()
-    }
-    found = {key: value.shape for key, value in _flat_shapes(variables).items()}
+    wanted = {k: v.shape for k, v in _flat(jax.eval_shape(network.init, jax.random.key(0), blank)).items()}
+    found = {k: np.shape(v) for k, v in _flat(variables).items()}
     for part in ("mean", "scale"):
-        shape = found.pop(f"input/{part}", None)
-        if shape is not None and (len(shape) != 2 or any(n not in (1, m) for n, m in zip(shape, size, strict=True))):
-            raise SettingError(f"{name}: weight input/{part} is {shape}, which does not fit an input of {size}")
-        if shape is not None and part == "scale" and not np.all(variables["input"]["scale"]):
-            raise SettingError(f"{name}: weight input/scale holds zeros; the input is divided by it")
+        shape = found.pop(f"input/{part}", (1, 1))
+        if len(shape) != 2 or any(n not in (1, m) for n, m in zip(shape, size, strict=True)):
+            raise SettingError(f"weight input/{part} is {shape}, which does not fit an input of {size}")
+    if not np.all(variables.get("input", {}).get("scale", 1)):
+        raise SettingError("weight input/scale holds zeros; the input is divided by it")
     norms = {f"norm{n}": block.epsilon for n, block in enumerate(network.blocks, 1)}
     norms |= {f"dense_norm{n}": d.epsilon for n, d in enumerate(network.dense, 1) if isinstance(d, Dense)}
     for norm, stored in variables.get("batch_stats", {}).items():
         if not np.all(stored.get("var", 1) + np.float32(norms.get(norm, 1)) > 0):
-            raise SettingError(f"{name}: weight batch_stats/{norm}/var holds zeros, and the layer's epsilon is 0")
+            raise SettingError(f"weight batch_stats/{norm}/var holds zeros, and the layer's epsilon is 0")
     for key in sorted(wanted.keys() | found.keys()):
         if key not in found:
-            raise SettingError(f"{name}: weight {key} is missing; wanted is one of shape {wanted[key]}")
+            raise SettingError(f"weight {key} is missing; wanted is one of shape {wanted[key]}")
         if key not in wanted:
-            raise SettingError(f"{name}: weight {key} is left over: the network that {DESCRIPTION} describes has none")
+            raise SettingError(f"weight {key} is left over: the network that is described has none")
         if found[key] != wanted[key]:
-            raise SettingError(f"{name}: weight {key} is {found[key]} where the network needs {wanted[key]}")
+            raise SettingError(f"weight {key} is {found[key]} where the network needs {wanted[key]}")
 
 
-def _flat_shapes(tree) -> dict[str, Any]:
+def _flat(tree) -> dict[str, Any]:
+    """Names such as params/conv1/kernel → leaves."""
     return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree.leaves_with_path(tree)}

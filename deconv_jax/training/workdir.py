@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import platformdirs
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
-from deconv_jax.network.file import DESCRIPTION, Trained, load_network, upgraded
+from deconv_jax.network.file import DESCRIPTION, Trained, check_weights, load_network, upgraded
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -152,33 +151,14 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
             "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
         ) from None
     variables = jax.tree.map(jnp.asarray, evaluated(stored))
-    check_shapes(net, variables, front, checkpoint)
+    try:
+        check_weights(net, variables, (front.bins, front.clip_frames))
+    except ValueError as error:
+        raise InputError(
+            f"{audio.shown(checkpoint)}: holds another architecture: {error}; name the --workdir that the checkpoint "
+            "belongs to"
+        ) from None
     net, variables = fold(net, variables)
     report = workdir / "report.json"
     about = {"config": config, "report": read_json(report, "report") if report.is_file() else None}
     return Trained(net, variables, front, labels, checkpoint, about)
-
-
-def check_shapes(net: Network, variables, front: FrontEnd, source: Path) -> None:
-    """Compares weights with what the network needs.
-
-    Raises:
-      InputError: a weight is missing, left over or of another shape; the message names it.
-    """
-    blank = jax.ShapeDtypeStruct((front.bins, front.clip_frames), np.float32)
-    wanted = jax.eval_shape(net.init, jax.random.key(0), blank)
-    flat = {
-        kind: {
-            jax.tree_util.keystr(k, simple=True, separator="/"): v.shape
-            for collection in ("params", "batch_stats")
-            for k, v in jax.tree.leaves_with_path(tree.get(collection, {}))
-        }
-        for kind, tree in (("wanted", wanted), ("found", variables))
-    }
-    for name in sorted(flat["wanted"].keys() | flat["found"].keys()):
-        found, need = flat["found"].get(name, "nothing"), flat["wanted"].get(name, "nothing")
-        if found != need:
-            raise InputError(
-                f"{audio.shown(source)}: holds another architecture: {name} is {found} where the run's config.json "
-                f"needs {need}; name the --workdir that the checkpoint belongs to"
-            )
