@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from deconv_jax.cli import train
+from deconv_jax.cli import networks
 from deconv_jax.errors import InputError
 from deconv_jax.system import files
-from deconv_jax.training import checkpoints, evaluation, folds, loop, workdir
+from deconv_jax.training import checkpoints, evaluation, folds, loop, summary, workdir
 
 CONFIG = {
     "name": "tiny",
@@ -309,7 +309,7 @@ def test_a_table_with_artists_is_divided_by_them_and_reported(music, tmp_path):
     assert {p: len(names) for p, names in corpus["songs"].items()} == {"train": 12, "validation": 4, "test": 4}
     assert report["artists"] == {"train": 6, "validation": 2, "test": 2}
     assert "no file" in dict(report["skipped"])["tone/none.wav"]
-    text = train._summary(report)
+    text = summary.report_text(report)
     assert "16 test clips" in text
     assert "over 4 songs" in text
     assert text.count("[") == 2 * (5 * 2 + 4) + 1
@@ -317,7 +317,7 @@ def test_a_table_with_artists_is_divided_by_them_and_reported(music, tmp_path):
     for result in (old["test"], *old["baselines"].values()):
         for kind in ("by_clip", "by_song"):
             result[kind] = {k: result[kind][k] for k in ("n", "accuracy", "balanced_accuracy", "confusion")}
-    assert "[" not in train._summary(old)
+    assert "[" not in summary.report_text(old)
     settings["data"]["split_by"] = "album"
     with pytest.raises(ValueError, match=r"config\.data\.split_by must be artist or song"):
         loop.train(settings, tmp_path / "other")
@@ -349,7 +349,7 @@ def test_folds_are_pooled_over_every_song_and_a_curve_counts_artists(music, tmp_
             np.testing.assert_array_equal(whole[kind]["confusion"], np.sum([p["confusion"] for p in parts], axis=0))
     systems = {"majority", "mean log-mel", "log-mel mean and deviation", "level removed"}
     assert set(report["baselines"]) == set(report["difference"]["by_song"]["each"]) == systems
-    text = train._summary(report)
+    text = summary.report_text(report)
     assert "80 test clips" in text
     assert text.count("network - ") == 2 * len(systems)
     tested = [set(evaluation.Tested.read(tmp_path / "run" / f"fold{n}").names) for n in (1, 2, 3)]
@@ -373,5 +373,5 @@ def test_folds_are_pooled_over_every_song_and_a_curve_counts_artists(music, tmp_
     assert set(few["songs"]["train"]) < set(all_["songs"]["train"])
     assert few["songs"]["test"] == all_["songs"]["test"]
     assert (tmp_path / "curve" / "curve.csv").read_text().count("\n") == 11
-    assert "all" in train._curve(curve)
-    assert train._counts(["2", "all"]) == [2, 0]
+    assert "all" in summary.curve_text(curve)
+    assert networks.counts("2,all") == [2, 0]

@@ -22,7 +22,6 @@ The spec is YAML. It says what the weights do not: the front end, and where want
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -30,19 +29,9 @@ from deconv_jax.cli.launch import launch
 
 _OUT = flags.DEFINE_string("out", None, "Folder for the network file.")
 _SPEC = flags.DEFINE_string("spec", None, "YAML file: front end, labels, layers.")
-_KIND = flags.DEFINE_enum(
-    "kind", "auto", ["auto", "keras", "torch", "musicnn"], "What the source is; auto goes by its name."
-)
+_KINDS = "What the source is; auto goes by its name."
+_KIND = flags.DEFINE_enum("kind", "auto", ["auto", "keras", "torch", "musicnn"], _KINDS)
 _MODEL = flags.DEFINE_enum("model", "MTT_vgg", ["MTT_vgg", "MSD_vgg"], "Which of musicnn's taggers.")
-
-_ENDINGS = {
-    ".keras": "keras",
-    ".h5": "keras",
-    ".hdf5": "keras",
-    ".safetensors": "torch",
-    ".pt": "torch",
-    ".pth": "torch",
-}
 
 
 def _import(arguments: list[str]) -> int:
@@ -50,24 +39,9 @@ def _import(arguments: list[str]) -> int:
         raise flags.Error(f"bin/import_network takes one file or folder, not {len(arguments)}; see --help")
     if not _OUT.value:
         raise flags.Error("--out is missing: name a folder for the network file")
-    source = Path(arguments[0])
-    kind = _KIND.value
-    if kind == "auto":
-        kind = "musicnn" if source.suffix == ".whl" or source.is_dir() else _ENDINGS.get(source.suffix.lower(), "")
-    if not kind:
-        raise flags.Error(f"--kind=auto: {source.name} ends like none of {', '.join(_ENDINGS)}, .whl; say which it is")
-    from deconv_jax.importers import keras, musicnn, stack, torch
-    from deconv_jax.system import locks
+    from deconv_jax.importers import choose
 
-    if kind != "musicnn" and not _SPEC.value:
-        raise flags.Error("--spec is missing: the weights do not tell the front end; see --help for a spec")
-    with locks.writing(_OUT.value, "--out") as folder:
-        if kind == "musicnn":
-            musicnn.import_musicnn(source, folder, _MODEL.value)
-        else:
-            settings = stack.read_settings(_SPEC.value)
-            (keras.import_keras if kind == "keras" else torch.import_torch)(source, folder, settings)
-    print(folder.absolute())
+    print(choose.import_network(arguments[0], _OUT.value, _KIND.value, _SPEC.value, _MODEL.value).absolute())
     return 0
 
 

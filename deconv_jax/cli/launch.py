@@ -11,6 +11,13 @@ from deconv_jax.system import hosts
 
 WRONG_FLAGS = 2
 
+TOGETHER = """
+All devices of this machine take part. With --distributed, so do other processes and hosts that give the same command
+and see the same files at the same places (a shared file system). Slurm, Open MPI, Kubernetes and Cloud TPU say who is
+there; elsewhere add --coordinator=HOST:PORT --processes=N --process=I.
+"""
+"""What --help says of every command with `define_distributed`."""
+
 flags.disclaim_key_flags()  # what is defined here belongs to the command that asks for it, and to its --help
 
 
@@ -26,7 +33,8 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
       Exit status: main's; 1 for input that cannot be used; 2 for wrong flags; 130 when interrupted.
     """
     if any(a in ("--help", "-help", "-h") for a in sys.argv[1:]):
-        print(f"{about.strip()}\n\nFlags:{flags.FLAGS.module_help(module).split(':', 1)[1]}")
+        about = about.strip() + ("\n" + TOGETHER.rstrip() if "distributed" in flags.FLAGS else "")
+        print(f"{about}\n\nFlags:{flags.FLAGS.module_help(module).split(':', 1)[1]}")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("deconv_jax").setLevel(logging.INFO)
@@ -73,20 +81,11 @@ def define_distributed() -> Callable[[], None]:
     return join
 
 
-def define_number(name: str, default: float | None, about: str, low: float, high: float) -> flags.FlagHolder:
-    """Defines a flag whose value is a number from `low` to `high`, and so neither infinite nor NaN."""
-    flag = flags.DEFINE_float(name, default, about)
-    said = f"wanted is a number from {low:g} to {high:g}"
-    flags.register_validator(flag, lambda value: value is None or low <= value <= high, said)
-    return flag
-
-
-def numbers(flag: str, text: str) -> list[int]:
-    """The whole numbers that a flag lists with commas, each once; flags.Error says what was found."""
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise flags.Error(f"--{flag}={text}: neither a number, nor numbers with commas, nor a word it knows") from None
+def say_unused(which: str, lines: list[str]) -> int:
+    """Says on stderr what could not be used, a line for each; gives the exit status: 1 if there is any."""
+    if lines:
+        print(f"{which} could not be used:", *lines, sep="\n  ", file=sys.stderr)
+    return 1 if lines else 0
 
 
 def _fail(message: str, status: int) -> int:

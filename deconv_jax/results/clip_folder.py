@@ -30,6 +30,10 @@ from deconv_jax.system import files, locks, runtime
 log = logging.getLogger(__name__)
 
 
+MUCH = 8
+"""Files that one page has inside at most, if it may be otherwise."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What to make of every clip.
@@ -40,7 +44,8 @@ class Options:
       reading, rectify, gain: see `deconv_jax.sound.auralisation`.
       offset: seconds to skip in every file.
       duration: seconds to explain; None for the whole file.
-      page: the listening page: "single" file, beside the clips' "folder", or "none".
+      page: the listening page: "single" file, beside the clips' "folder", or "none"; None for "folder" where there is
+        much to show: all layers, whole files, or more than eight of them.
       method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
       untrained: compare every feature with those of an untrained twin, which takes twice as long again; None for
         where there is a page, which shows them. Without, the table's columns on it are empty.
@@ -53,7 +58,7 @@ class Options:
     gain: str = "match"
     offset: float = 0.0
     duration: float | None = 4.0
-    page: str = "single"
+    page: str | None = "single"
     method: str = "deconvnet"
     norm_back: str = "transpose"
     untrained: bool | None = None
@@ -61,11 +66,15 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What `export` left: the folders, the page (None without), and a line for every file that could not be used."""
+    """What `export` left: the folders, the page (None without), and a line for every file that could not be used.
+
+    The page has everything inside, or what lies `beside` it.
+    """
 
     folders: list[Path]
     page: Path | None
     failed: list[str]
+    beside: bool = False
 
 
 def check(trained: Trained, options: Options) -> None:
@@ -97,6 +106,10 @@ def export(
     Raises:
       InputError: `out` cannot be written, or another process writes there. ValueError: see `check`.
     """
+    if options.page is None:
+        all_layers = len(options.layers) == len(trained.network.blocks) > 1
+        much = all_layers or options.duration is None or len(paths) > MUCH
+        options = dataclasses.replace(options, page="folder" if much else "single")
     check(trained, options)
     with locks.writing(out, "--out") as folder:
         return _export(trained, paths, folder, options, offsets)
@@ -106,7 +119,7 @@ def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options
     if options.page != "none":
         listening.check_place(out)
     twins = explain.twins(trained) if options.untrained or options.page != "none" else []
-    made = Made([], None, [])
+    made = Made([], None, [], options.page == "folder")
     settings = _settings(trained)
     pages: list[listening.Files] = []
     names = files.folder_names((path.stem for path in paths), ["index.html"])
@@ -128,7 +141,7 @@ def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options
                 made.failed.append(str(error))
                 log.error("%s", error)
         if options.page != "none" and pages:
-            made = dataclasses.replace(made, page=listening.write(out, trained, pages, options.page))
+            made = dataclasses.replace(made, page=listening.write(out, trained, pages, options.page or ""))
     finally:
         shutil.rmtree(inside, ignore_errors=True)
     return made

@@ -44,7 +44,7 @@ from deconv_jax.network.activations import check_method
 from deconv_jax.network.trained import Trained
 from deconv_jax.results import statistics
 from deconv_jax.sound import audio
-from deconv_jax.system import files, locks
+from deconv_jax.system import files, hosts, locks
 
 FORMAT = 3
 PART_CLIPS = 64
@@ -92,6 +92,13 @@ class Swept:
     songs: int
     clips: int
     missing: int
+
+    def said(self) -> list[str]:
+        """What there is now, in lines."""
+        if self.table is None:
+            return [f"This share is done; {self.missing} part(s) of others are missing. Whoever comes last joins them."]
+        used = self.songs - len(self.skipped)
+        return [f"{used:,} song(s), a row for every clip and feature:", str(self.table.absolute())]
 
 
 def find_tracks(paths: Sequence) -> list[Track]:
@@ -182,6 +189,32 @@ def sweep(
             return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
         except pa.ArrowException as error:
             raise OSError(str(error)) from error
+
+
+def sweep_together(
+    trained: Trained,
+    songs: Sequence[Track],
+    out,
+    store,
+    settings: Settings,
+    share: tuple[int, int] | None = None,
+    left_out: Sequence[tuple[str, str]] = (),
+) -> Swept:
+    """`sweep` by all processes of `hosts`, if there are several: what is left when the last of them is done.
+
+    Raises:
+      ValueError: a share is named, and processes that share the work out themselves.
+    """
+    if share and hosts.joined():
+        raise SettingError(
+            f"--share={share[0] + 1}/{share[1]}: leave it out with --distributed, which shares by itself"
+        )
+    given = (trained, songs, out, store, settings, share or hosts.share())
+    swept = sweep(*given, left_out=left_out)
+    if hosts.joined():
+        hosts.barrier("swept")
+        swept = sweep(*given, left_out=left_out)  # nothing is left to measure: who came last has joined the table
+    return swept
 
 
 def check(trained: Trained, settings: Settings) -> None:
