@@ -8,10 +8,11 @@ import reference
 
 from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution import winograd
-from deconv_jax.deconvolution.deconvolve import backproject, deconvolve, reach, sweep
+from deconv_jax.deconvolution.deconvolve import backproject, deconvolve, sweep
 from deconv_jax.errors import SettingError
 from deconv_jax.network.layers import convolve, max_pool
 from deconv_jax.network.model import LayerTrace, Network
+from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block
 
 GOLDEN = Path(__file__).parent / "golden" / "small.npz"

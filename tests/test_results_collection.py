@@ -20,11 +20,12 @@ import pytest
 import soundfile
 
 from deconv_jax.data.tracks import Track
-from deconv_jax.deconvolution.deconvolve import reach, sweep
+from deconv_jax.deconvolution.deconvolve import sweep
 from deconv_jax.errors import InputError
 from deconv_jax.measures import features, randomised
 from deconv_jax.network.file import Trained, save_network
 from deconv_jax.network.model import Network
+from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block
 from deconv_jax.results import collection, statistics, strongest
 from deconv_jax.sound import audio

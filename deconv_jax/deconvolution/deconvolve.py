@@ -33,6 +33,7 @@ from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import check_method, pass_back
 from deconv_jax.network.layers import average_back, back_pads, convolve_back, pads, unpool
 from deconv_jax.network.model import Network, Trace
+from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block, layer_sizes, resolved
 from deconv_jax.system import runtime
 
@@ -545,31 +546,6 @@ def _windows(blocks: Sequence[Block], frames: int) -> _Windows:
         return _Windows([0], _rounded(frames), [0, frames], stride)
     starts = [k * hop for k in range(1 + -(-(frames - length) // hop))]
     return _Windows(starts, length, [0, *(start + halo for start in starts[1:]), frames], stride)
-
-
-def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
-    """First and last input row or column that cell 0 of the last block's pooled map sees.
-
-    Cell j sees that range moved by j times the product of the strides; the width of the range is the true
-    receptive field. Axis 0 is frequency, 1 is time; without padding's share of the convolutions, "VALID".
-    """
-    first = last = 0
-    for block in reversed(blocks):
-        size, step = block.pool[axis], block.stride[axis]
-        before = _before(block.pool_padding, axis, size)
-        first, last = first * step - before, last * step + size - 1 - before
-        size, step = block.kernel[axis], block.conv_stride[axis]
-        before = _before(block.padding, axis, size)
-        first, last = first * step - before, last * step + size - 1 - before
-    return first, last
-
-
-def _before(padding, axis: int, size: int) -> int:
-    """Cells that padding adds before an axis; of "SAME", as many as without a stride (`resolved` knows better)."""
-    side = padding if isinstance(padding, str) else padding[axis]
-    if isinstance(side, str):
-        return (size - 1) // 2 if side == "SAME" else 0
-    return side[0]
 
 
 def _pads_time(padding) -> bool:

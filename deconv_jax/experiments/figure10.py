@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import deconv_jax
+from deconv_jax import __version__
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.experiments import claims, output, signals
@@ -171,7 +171,7 @@ def _digest(network: Network, variables, layer: int, given: bytes) -> str:
     """Names everything that the correlations of a layer depend on: network, weights, signals, pairs and view."""
     part = network.clone(blocks=network.blocks[:layer])
     known = fingerprint(part, deconvolve.used_variables(variables, layer))
-    return hashlib.sha256(given + f"{deconv_jax.__version__} {known}".encode()).hexdigest()
+    return hashlib.sha256(given + f"{__version__} {known}".encode()).hexdigest()
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -498,17 +498,7 @@ def spelled(
             take(())
             found.append(Layer("dense", name, {}, weights(name, kind)))
         elif kind in ("max_pool", "average_pool"):
-            average = kind == "average_pool"
-            take(("window", "stride", "padding", *(["count_padding"] if average else [])))
-            window = _pair(options.get("window", 2), place)
-            how = {
-                "kind": kind.partition("_")[0],
-                "window": window,
-                "stride": _pair(options.get("stride", window), place),
-            }
-            how |= {"padding": _padding(options.get("padding", 0), place)}
-            how |= {"count_padding": options.get("count_padding", count_padding)} if average else {}
-            found.append(Layer("pool", name, how))
+            found.append(_spelled_pool(name, kind, options, count_padding, take, place))
         elif kind in ("global_average", "global_max"):
             found.append(Layer("global_pool", name, {"kind": kind.partition("_")[2]}))
         elif kind == "flatten":
@@ -522,6 +512,21 @@ def spelled(
         else:
             raise SettingError(f"{place}: {kind!r} is no layer that is known")
     return found
+
+
+def _spelled_pool(name: str, kind: str, options: dict, count_padding: bool, take: Callable, place: str) -> Layer:
+    average = kind == "average_pool"
+    take(("window", "stride", "padding", *(["count_padding"] if average else [])))
+    window = _pair(options.get("window", 2), place)
+    how = {
+        "kind": kind.partition("_")[0],
+        "window": window,
+        "stride": _pair(options.get("stride", window), place),
+        "padding": _padding(options.get("padding", 0), place),
+    }
+    return Layer(
+        "pool", name, how | ({"count_padding": options.get("count_padding", count_padding)} if average else {})
+    )
 
 
 def _spelled_norm(name: str, options: dict, weights: Mapping[str, np.ndarray], epsilon: float, place: str) -> Layer:

@@ -8,8 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from deconv_jax.deconvolution.deconvolve import reach
-from deconv_jax.network.spec import Block
+from deconv_jax.network.spec import Block, Padding
 from deconv_jax.sound.front_end import FrontEnd
 
 PRINTED = ((93, 86), (162, 151), (302, 280), (580, 538), (1137, 1270))
@@ -99,3 +98,28 @@ def is_the_papers(blocks: Sequence[Block], front_end: FrontEnd) -> bool:
     same = fields == [((3, 3), (2, 2), (2, 2), "SAME", (1, 1), "VALID")] * 5
     sound = (front_end.kind, front_end.sample_rate, front_end.n_fft, front_end.hop)
     return same and sound == ("stft", 11025, 512, 256)
+
+
+def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
+    """First and last input row or column that cell 0 of the last block's pooled map sees.
+
+    Cell j sees that range moved by j times the product of the strides; the width of the range is the true
+    receptive field. Axis 0 is frequency, 1 is time; without padding's share of the convolutions, "VALID".
+    """
+    first = last = 0
+    for block in reversed(blocks):
+        size, step = block.pool[axis], block.stride[axis]
+        before = _before(block.pool_padding, axis, size)
+        first, last = first * step - before, last * step + size - 1 - before
+        size, step = block.kernel[axis], block.conv_stride[axis]
+        before = _before(block.padding, axis, size)
+        first, last = first * step - before, last * step + size - 1 - before
+    return first, last
+
+
+def _before(padding: Padding, axis: int, size: int) -> int:
+    """Cells that padding adds before an axis; of "SAME", as many as without a stride (`resolved` knows better)."""
+    side = padding if isinstance(padding, str) else padding[axis]
+    if isinstance(side, str):
+        return (size - 1) // 2 if side == "SAME" else 0
+    return side[0]

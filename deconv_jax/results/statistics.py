@@ -17,6 +17,7 @@ from deconv_jax.deconvolution import deconvolve
 from deconv_jax.measures import features
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
+from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block, resolved
 from deconv_jax.sound.front_end import FrontEnd, analyse, undo_level
 from deconv_jax.system.devices import row_of
@@ -176,7 +177,7 @@ def _stride(blocks: Sequence[Block]) -> int:
 
 
 def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: FrontEnd) -> tuple[Measures, np.ndarray]:
-    first, last = deconvolve.reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
+    first, last = reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
     frames = (first + last) / 2 + found["columns"] * _stride(blocks)
     seconds = np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds)
     return features.finished(found), np.where(found["columns"] >= 0, seconds, np.nan)

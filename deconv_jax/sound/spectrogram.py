@@ -19,7 +19,7 @@ def taper(window: str, n_fft: int) -> np.ndarray:
 
 
 def hann(n_fft: int) -> np.ndarray:
-    """Periodic Hann window, shape (n_fft,)."""
+    """Periodic Hann window, shape (n_fft,); importing scipy.signal for it would take as long as JAX."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
 
 

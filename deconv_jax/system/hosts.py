@@ -3,10 +3,11 @@
 Every process gives the same command. They find each other through `jax.distributed`; process 0 is the one that
 writes and prints. What is said here about a process that dies: its sockets close, so a CPU's collective (Gloo) fails
 at once in all others, and so does the coordination service where it was process 0. Where nothing is under way, a
-thread notices that it gives no more signs of life. In every case the others end with one line and a status that is
-not zero, and the same commands go on from what was saved last.
+thread notices that it does not come to their next meeting. In every case the others end with one line and a status
+that is not zero, and the same commands go on from what was saved last.
 """
 
+import atexit
 import ctypes
 import os
 import signal
@@ -22,8 +23,8 @@ from deconv_jax.errors import InputError, SettingError
 JOIN_SECONDS = 300
 """How long a process waits for the others to start."""
 
-SIGN_SECONDS, SILENT_SECONDS = 2.0, 30.0
-"""Between signs of life of a process, and after how long without one it is taken for dead."""
+SIGN_SECONDS, SILENT_SECONDS = 5.0, 30.0
+"""Between two meetings of the processes, and how long one is waited for before it is taken for dead."""
 
 _FOREVER_MS = 7 * 24 * 3600 * 1000
 
@@ -70,7 +71,9 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"--distributed: the processes did not find each other ({reason})") from None
     if jax.process_count() > 1:
-        threading.Thread(target=_watch, name="watch", daemon=True).start()
+        over = threading.Event()
+        threading.Thread(target=_watch, args=(over,), name="watch", daemon=True).start()
+        atexit.register(_leave, over)  # comes before what JAX has registered
 
 
 def _reach(coordinator: str, host: str, port: int) -> None:
@@ -116,7 +119,7 @@ def first() -> bool:
 def barrier(name: str) -> None:
     """Waits until all processes are here, however long that takes."""
     if joined():
-        _client().wait_at_barrier(f"deconv_jax/{name}", _FOREVER_MS)
+        _meeting()(key=f"deconv_jax/{name}", timeout_ms=_FOREVER_MS)
 
 
 def from_first(tree):
@@ -160,40 +163,41 @@ def _lost(error: BaseException) -> bool:
     return known and any(sign in str(error).lower() for sign in signs)
 
 
-def _another_died(which: str = "another process of this run") -> str:
+def _another_died() -> str:
     number, count = share()
     return (
-        f"process {number} of {count}: {which} is gone, and nothing goes on without it; start all of them again: "
-        "they go on from what was saved last"
+        f"process {number} of {count}: another process of this run is gone, and nothing goes on without it; start "
+        "all of them again: they go on from what was saved last"
     )
 
 
-def _client():
-    from jax._src import distributed  # no public name; Orbax uses it too
+def _meeting() -> Callable[..., None]:
+    """A function (key, timeout_ms) that waits until all processes called it with the same key, once each."""
+    from orbax.checkpoint import multihost
 
-    return distributed.global_state.client
+    return multihost.get_barrier_sync_fn()
 
 
-def _watch() -> None:
-    """Gives signs of life, and ends this process when another gives none any more."""
-    number, count = share()
-    client = _client()
-    seen = {i: ("", time.monotonic()) for i in range(count)}
-    sign = 0
+def _leave(over: threading.Event) -> None:
+    """Waits at the end for all others: JAX's own end takes no part in meetings, which would look like a death."""
+    _meeting()(key="deconv_jax/over", timeout_ms=_FOREVER_MS)
+    over.set()
+
+
+def _watch(over: threading.Event) -> None:
+    """Meets the other processes again and again, and ends this one when another does not come any more."""
+    meet, turn = _meeting(), 0
     while True:
-        sign += 1
+        turn += 1
         try:
-            client.key_value_set(f"deconv_jax/alive/{number}", str(sign), allow_overwrite=True)
-            found = {int(key.rsplit("/", 1)[1]): value for key, value in client.key_value_dir_get("deconv_jax/alive/")}
-        except Exception:  # the service is over: at the run's end, or with process 0, of which JAX tells
-            return
-        now = time.monotonic()
-        seen = {i: (found[i], now) if found.get(i, "") != last[0] else last for i, last in seen.items()}
-        silent = [i for i, (_, since) in seen.items() if i != number and now - since > SILENT_SECONDS]
-        if silent:
-            print(f"\nerror: {_another_died(f'process {silent[0]}')}", file=sys.stderr, flush=True)
+            meet(key=f"deconv_jax/alive/{turn}", timeout_ms=int(1000 * SILENT_SECONDS))
+        except Exception as error:
+            if over.is_set() or "DEADLINE_EXCEEDED" not in str(error):
+                return  # at the run's end, or with the end of process 0, of which JAX tells
+            print(f"\nerror: {_another_died()}", file=sys.stderr, flush=True)
             os._exit(1)
-        time.sleep(SIGN_SECONDS)
+        if over.wait(SIGN_SECONDS):
+            return
 
 
 def _say_when_aborted() -> None:

@@ -1,0 +1,89 @@
+"""The house: imports point back along the signal's way only, nothing of JAX is private, functions are short."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "deconv_jax"
+
+ROOMS = (
+    "errors", "system", "sound", "network", "deconvolution", "decision", "measures", "importers", "data", "music",
+    "pictures", "training", "page", "results", "studio", "experiments", "cli",
+)  # fmt: skip
+"""In the order of the signal's way: a module imports from its own room and from those before it."""
+
+LONGEST = 80
+"""Lines of a function, its docstring included."""
+
+
+def modules():
+    """(name, syntax tree) of every module, as deconv_jax.sound.audio."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+TREES = dict(modules())
+
+
+def imported(tree, package="deconv_jax"):
+    """(module, line) of what is imported from the package, within functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names if alias.name.split(".")[0] == package)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: imports are written in full"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name if name in TREES else node.module for name in names if name.split(".")[0] == package]
+            yield from ((name, node.lineno) for name in dict.fromkeys(found))
+
+
+def room(name):
+    return name.split(".")[1] if "." in name else ""
+
+
+def backward(name, other):
+    """Whether an import points back; the version is all that anybody needs of the package itself."""
+    return other == "deconv_jax" or ROOMS.index(room(other)) <= ROOMS.index(room(name))
+
+
+def test_every_room_has_its_place():
+    assert {room(name) for name in TREES} - {""} <= set(ROOMS)
+    assert len([p for p in PACKAGE.iterdir() if p.suffix != ".pyc" and p.name != "__pycache__"]) <= 20
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "deconv_jax"])
+def test_imports_point_back_along_the_signals_way(name):
+    wrong = [f"line {line}: {other}" for other, line in imported(TREES[name]) if not backward(name, other)]
+    assert wrong == []
+
+
+def test_imports_make_no_circle():
+    graph = {name: {other for other, _ in imported(tree)} - {"deconv_jax"} for name, tree in TREES.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_nothing_private_of_jax_is_imported():
+    for name, tree in TREES.items():
+        private = [f"{name}, line {line}: {other}" for other, line in imported(tree, "jax") if "._" in other]
+        assert private == []
+
+
+def test_functions_are_short():
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, functions):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= LONGEST, f"{name}.{node.name} has {length} lines"
+
+
+def test_these_tests_can_fail():
+    later = ast.parse("def f():\n    from deconv_jax.results import explain\n    import jax._src.core")
+    assert list(imported(later)) == [("deconv_jax.results.explain", 2)]
+    assert not backward("deconv_jax.sound.audio", "deconv_jax.results.explain")
+    assert backward("deconv_jax.cli.auralise", "deconv_jax.results.explain")
+    assert [other for other, _ in imported(later, "jax")] == ["jax._src.core"]
