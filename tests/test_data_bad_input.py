@@ -17,7 +17,7 @@ from deconv_jax.data import store
 from deconv_jax.data.tracks import Track
 from deconv_jax.errors import InputError
 from deconv_jax.sound import audio
-from deconv_jax.system import workers
+from deconv_jax.system import files, workers
 
 VARIANTS = int(os.environ.get("BAD_INPUT_VARIANTS", "200"))
 SEED = int(os.environ.get("BAD_INPUT_SEED", "0"))
@@ -189,7 +189,7 @@ def test_every_broken_file_is_used_or_listed_with_a_reason(tmp_path, monkeypatch
     music.mkdir()
     paths, good, bad = make(music, VARIANTS, SEED)
     assert len(paths) == VARIANTS
-    tracks = [Track(os.fsdecode(p), f"{n}/{audio.shown(p)}", "a") for n, p in enumerate(paths)]
+    tracks = [Track(os.fsdecode(p), f"{n}/{files.shown(p)}", "a") for n, p in enumerate(paths)]
     arguments = (tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
     first = store.store_clips(*arguments, limits=LIMITS)
     stored, skipped = first

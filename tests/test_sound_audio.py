@@ -126,8 +126,8 @@ def test_folders_that_a_command_filled_are_left_out_unless_they_are_named(tmp_pa
 
 
 def test_names_are_shown_on_one_line_whatever_they_hold():
-    assert audio.shown("a\nb\x1b[31m.wav") == "a\\nb\\x1b[31m.wav"
-    assert audio.shown(b"\xff.wav") == "\\xff.wav"
+    assert files.shown("a\nb\x1b[31m.wav") == "a\\nb\\x1b[31m.wav"
+    assert files.shown(b"\xff.wav") == "\\xff.wav"
 
 
 def test_writing_fails_without_a_trace(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.sound import audio
+from deconv_jax.system import files
 
 PARTS = ("train", "validation", "test")
 
@@ -78,7 +79,7 @@ def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
       InputError: there is no such folder, or it holds fewer than two genres.
     """
     root = Path(root)
-    flag = f"--config.data.root={audio.shown(root)}"
+    flag = f"--config.data.root={files.shown(root)}"
     wanted = "wanted is a folder with one sub-folder of sound files for each genre"
     if not root.is_dir():
         raise InputError(f"{flag}: is no folder; {wanted}")
@@ -90,19 +91,21 @@ def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
         raise InputError(f"{flag}: {error.strerror}; {wanted}") from None
     tracks = []
     for genre in genres:
-        label = audio.shown(genre.name)
+        label = files.shown(genre.name)
         for path in audio.find([genre]):
             if keep is None or path in keep:
                 below = path.relative_to(genre).parts
-                group = audio.shown(below[0]) if len(below) > 1 else ""
-                tracks.append(Track(path, audio.shown(path.relative_to(root)), label, group))
+                group = files.shown(below[0]) if len(below) > 1 else ""
+                tracks.append(Track(path, files.shown(path.relative_to(root)), label, group))
     labels = {t.label for t in tracks}
     if len(labels) < 2:
         raise InputError(f"{flag}: holds sound files of {len(labels)} genre(s), not of two; {wanted}")
     return tracks
 
 
-def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], list[tuple[str, str]]]:
+def index_table(
+    table, root=None, labelled: bool = True, flags: str = "--config.data."
+) -> tuple[list[Track], list[tuple[str, str]]]:
     """Tracks that a table lists: CSV (commas or semicolons) or TSV, UTF-8 or UTF-16, one header row.
 
     Columns are found by their names, see `COLUMNS`: path and label are needed, group (the artist) and part are taken
@@ -118,6 +121,7 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
       table: the file.
       root: what paths are relative to; the table's own folder if left out. Paths may lead out of it.
       labelled: whether a label is needed. If not, tracks of tables or rows without have the label "".
+      flags: how messages call the flags of table and root begin.
 
     Returns:
       Tracks in the table's order, and (name, reason) of every row that cannot be used: too few cells, no path, no
@@ -126,9 +130,9 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
     Raises:
       InputError: no such table, no text, needed columns missing, no track left, or fewer than two labels.
     """
-    flag, title = f"--config.data.index={audio.shown(table)}", audio.shown(Path(table).name)
+    flag, title = f"{flags}index={files.shown(table)}", files.shown(Path(table).name)
     if root and not Path(root).is_dir():
-        raise InputError(f"--config.data.root={audio.shown(root)}: is no folder; wanted is what {title} starts from")
+        raise InputError(f"{flags}root={files.shown(root)}: is no folder; wanted is what {title} starts from")
     base = os.path.abspath(root or Path(table).parent)
     rows, is_fma = _read_table(table, flag, labelled)
     skipped: list[tuple[str, str]] = []
@@ -136,7 +140,7 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
         present = [r for r in rows if os.path.exists(os.path.join(base, r.path))]
         named = [r for r in present if r.label or not labelled]
         left_out = {
-            f"are not below {audio.shown(base)}": len(rows) - len(present),
+            f"are not below {files.shown(base)}": len(rows) - len(present),
             "have no genre_top": len(present) - len(named),
         }
         skipped = [(title, f"{n:,} of its {len(rows):,} tracks {why}") for why, n in left_out.items() if n]
@@ -157,22 +161,22 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
         elif labelled and not row.label:
             reason = "no label"
         elif part.lower() not in PART_NAMES and parts is not None:
-            reason = f"the part {audio.shown(part)!r} is none of {', '.join(PART_NAMES)}" if part else "no part"
+            reason = f"the part {files.shown(part)!r} is none of {', '.join(PART_NAMES)}" if part else "no part"
         elif path in lines:
             reason = f"the same file as in line {lines[path]}"
         elif not os.path.exists(path):
-            reason = f"there is no file {audio.shown(path)}"
-        name = audio.shown(path[len(base) :].lstrip(os.sep) if path.startswith(base + os.sep) else row.path)
+            reason = f"there is no file {files.shown(path)}"
+        name = files.shown(path[len(base) :].lstrip(os.sep) if path.startswith(base + os.sep) else row.path)
         if reason:
             skipped.append((name[:200] or title, f"line {row.line} of {title}: {reason[:300]}"))
             continue
         lines[path] = row.line
-        group, label = audio.shown(row.group), audio.shown(row.label)
+        group, label = files.shown(row.group), files.shown(row.label)
         tracks.append(Track(Path(path), name, label, group, PART_NAMES.get(part.lower(), "")))
     if not tracks:
         first = f"first reason: {skipped[0][1]}" if skipped else "it has no rows"
         raise InputError(
-            f"{flag}: lists no track that can be used ({first}); name by --config.data.root=DIR the folder "
+            f"{flag}: lists no track that can be used ({first}); name by {flags}root=DIR the folder "
             "that its paths start from"
         )
     labels = {t.label for t in tracks}
@@ -221,7 +225,7 @@ def _read_table(table, flag: str, labelled: bool) -> tuple[list[_Row], bool]:
                 roles = _roles(header)
             needed = ["path", "label"] if labelled else ["path"]
             if lacking := [role for role in needed if role not in roles]:
-                found = ", ".join(audio.shown(name) for name in header[:20]) or "nothing"
+                found = ", ".join(files.shown(name) for name in header[:20]) or "nothing"
                 raise InputError(
                     f"{flag}: has no column for the {lacking[0]}: its first row is {found}; accepted is "
                     f"{', '.join(COLUMNS[lacking[0]])}; name the column so"

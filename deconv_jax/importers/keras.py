@@ -22,7 +22,7 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
-from deconv_jax.sound import audio
+from deconv_jax.system import files
 
 _MOST = 4 * 2**30
 """Bytes of the largest member or dataset that is read."""
@@ -46,7 +46,7 @@ def import_keras(path, folder, settings: Settings) -> Path:
     """
     import h5py
 
-    path, name = Path(path), audio.shown(path)
+    path, name = Path(path), files.shown(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

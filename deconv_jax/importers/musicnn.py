@@ -18,8 +18,8 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import files
 
 MODELS = ("MTT_vgg", "MSD_vgg")
 
@@ -71,7 +71,7 @@ def import_musicnn(path, folder, model: str = "MTT_vgg") -> Path:
     """
     if model not in MODELS:
         raise SettingError(f"--model must be one of {', '.join(MODELS)}, not {model!r}")
-    path, name = Path(path), audio.shown(path)
+    path, name = Path(path), files.shown(path)
     index, data = (_bytes(path, f"{model}/{part}", name) for part in (".index", ".data-00000-of-00001"))
     try:
         weights = bundle(index, data)

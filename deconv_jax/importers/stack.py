@@ -19,9 +19,8 @@ from deconv_jax.network.activations import ACTIVATIONS
 from deconv_jax.network.file import AXES, built, mapping, read_axes, save_network
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, Block, Dense, layer_sizes
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.system import locks
+from deconv_jax.system import files, locks
 
 _FALLING = ("gelu", "silu")
 """Activations that do not keep the order of values."""
@@ -86,9 +85,9 @@ def save(folder, layers: Sequence[Layer], settings: Settings, source: Mapping[st
             raise SettingError(f"it has {network.classes} outputs, but {len(labels)} labels are given")
         return save_network(folder, network, variables, settings.front_end, labels, source, settings.axes)
     except ValueError as error:
-        raise InputError(f"{audio.shown(source['file'])}: {error}") from None
+        raise InputError(f"{files.shown(source['file'])}: {error}") from None
     except OSError as error:
-        raise locks.unwritable(f"--out={audio.shown(folder)}", error) from None
+        raise locks.unwritable(f"--out={files.shown(folder)}", error) from None
 
 
 def assemble(layers: Sequence[Layer], settings: Settings, channels_first: bool = False) -> tuple[Network, dict]:
@@ -369,7 +368,7 @@ def read_settings(path) -> Settings:
     """
     import yaml
 
-    name = audio.shown(path)
+    name = files.shown(path)
     try:
         with open(path, "rb") as handle:
             text = handle.read(_SPEC_BYTES + 1)
@@ -386,7 +385,7 @@ def read_settings(path) -> Settings:
     try:
         return settings(given)
     except ValueError as error:
-        raise InputError(f"--spec={name}: {audio.shown(str(error))}") from None
+        raise InputError(f"--spec={name}: {files.shown(str(error))}") from None
 
 
 _SPEC_BYTES, _SPEC_PARTS = 2**20, 10**5

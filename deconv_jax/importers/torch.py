@@ -15,7 +15,7 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers.stack import Layer, Settings, save, spelled
-from deconv_jax.sound import audio
+from deconv_jax.system import files
 
 _EPSILON = 1e-5
 
@@ -37,7 +37,7 @@ def import_torch(path, folder, settings: Settings) -> Path:
     Raises:
       InputError: no such file, no state dict, a layer that is not known or not there; the message names it.
     """
-    path, name = Path(path), audio.shown(path)
+    path, name = Path(path), files.shown(path)
     if not settings.layers:
         raise InputError(f"{name}: a state dict does not tell its architecture; list the layers in the spec")
     state = _state(path, name)
@@ -120,7 +120,7 @@ def _float32(value, key: str, name: str) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     if value.numel() > _MOST:
-        raise InputError(f"{name}: the weight {audio.shown(key)} has {value.numel()} numbers; at most {_MOST} are read")
+        raise InputError(f"{name}: the weight {files.shown(key)} has {value.numel()} numbers; at most {_MOST} are read")
     try:
         if value.is_complex():
             raise TypeError(f"it is of type {value.dtype}")
@@ -128,7 +128,7 @@ def _float32(value, key: str, name: str) -> np.ndarray:
     except (RuntimeError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{name}: the weight {audio.shown(key)} is no plain array of real numbers ({reason}); save it as float32"
+            f"{name}: the weight {files.shown(key)} is no plain array of real numbers ({reason}); save it as float32"
         ) from None
 
 

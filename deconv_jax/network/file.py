@@ -28,8 +28,8 @@ from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
 from deconv_jax.network.trained import Trained
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import files
 
 FORMAT = "deconv_jax network"
 VERSION = 1
@@ -94,7 +94,7 @@ def save_network(
     _fitted(json.loads(text), weights, "the network")  # what would not load is not written
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DESCRIPTION
-    with audio.replacing(path) as described, audio.replacing(folder / WEIGHTS) as weighed:
+    with files.replacing(path) as described, files.replacing(folder / WEIGHTS) as weighed:
         weighed.write_bytes(save(weights))
         described.write_text(text, encoding="utf-8")
         path.unlink(missing_ok=True)  # killed from here on, it leaves no network rather than halves of two
@@ -110,14 +110,14 @@ def load_network(folder) -> Trained:
     """
     folder = Path(folder).absolute()
     path = folder / DESCRIPTION
-    name = audio.shown(path)
+    name = files.shown(path)
     try:
         if path.stat().st_size > _SIZE_LIMIT:
             raise InputError(f"{name}: has {path.stat().st_size} bytes, too many for a description of a network")
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{name}: does not exist, so {audio.shown(folder)} holds no network; wanted is a folder that bin/train "
+            f"{name}: does not exist, so {files.shown(folder)} holds no network; wanted is a folder that bin/train "
             "(WORKDIR/network) or bin/import_network wrote"
         ) from None
     except OSError as error:
@@ -126,16 +126,16 @@ def load_network(folder) -> Trained:
         raise InputError(f"{name}: is no JSON ({error}); import or train the network again") from None
     weights = _read_weights(folder / WEIGHTS)
     try:
-        network, variables, front_end, labels = _fitted(description, weights, name, audio.shown(folder / WEIGHTS))
+        network, variables, front_end, labels = _fitted(description, weights, name, files.shown(folder / WEIGHTS))
     except ValueError as error:
-        raise InputError(audio.shown(str(error))) from None  # names in it may hold anything
+        raise InputError(files.shown(str(error))) from None  # names in it may hold anything
     return Trained(network, variables, front_end, labels, folder, {"config": description, "report": None})
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
-    name = audio.shown(path)
+    name = files.shown(path)
     try:
         with open(path, "rb"):
             pass
@@ -147,7 +147,7 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         ) from None
     except (SafetensorError, TypeError, ValueError, AttributeError, KeyError, struct.error) as error:
         raise InputError(
-            f"{name}: is no readable safetensors file ({audio.shown(str(error))}); import or train again"
+            f"{name}: is no readable safetensors file ({files.shown(str(error))}); import or train again"
         ) from None
 
 

@@ -142,10 +142,7 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
     if root and not index:
         raise SettingError("--root goes with --index: name a folder without a flag")
     if index:
-        try:
-            return tracks.index_table(index, root, labelled=False)
-        except InputError as error:  # which knows the flags of bin/train
-            raise InputError(str(error).replace("--config.data.", "--")) from None
+        return tracks.index_table(index, root, labelled=False, flags="--")
     if not paths:
         return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
     found = find_tracks(paths)

@@ -10,7 +10,6 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from deconv_jax.errors import InputError
-from deconv_jax.sound import audio
 from deconv_jax.system import files, hosts
 from deconv_jax.training.workdir import State, evaluated
 
@@ -101,7 +100,7 @@ class Keeper:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
             raise diverged(int(state["step"]), "the weights are no numbers any more")
         full = InputError(
-            f"{audio.shown(manager.directory)}: the disk has no space left for the checkpoint of step {state['step']}; "
+            f"{files.shown(manager.directory)}: the disk has no space left for the checkpoint of step {state['step']}; "
             "free some, and the same command goes on from the one before"
         )
         # TensorStore says it in the end, too, but not in one line.

@@ -23,7 +23,6 @@ from deconv_jax.music import builtin
 from deconv_jax.network.file import upgraded
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files, hosts
 from deconv_jax.training import workdir as wd
@@ -108,7 +107,7 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
     if hosts.first():
         if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
             raise InputError(
-                f"--workdir={audio.shown(workdir)}: was begun with other songs than are there now; "
+                f"--workdir={files.shown(workdir)}: was begun with other songs than are there now; "
                 "restore them, or name another --workdir"
             )
         # Not before: a first command with a wrong name of a folder must not bind the workdir to it.
@@ -139,7 +138,7 @@ def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir:
     clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
     counts = np.asarray([len(clips[part].labels) for part in PARTS])
     if np.any(hosts.from_first(counts) != counts):
-        raise InputError(f"--cache_dir={audio.shown(folder.parent)}: holds other clips here than where process 0 runs")
+        raise InputError(f"--cache_dir={files.shown(folder.parent)}: holds other clips here than where process 0 runs")
     return clips, skipped
 
 
@@ -160,10 +159,10 @@ def check_claim(workdir: Path, config: dict) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         if (workdir / "fold1").is_dir():
-            raise InputError(f"--workdir={audio.shown(workdir)}: holds folds (--folds); name another for a single run")
+            raise InputError(f"--workdir={files.shown(workdir)}: holds folds (--folds); name another for a single run")
         return
     config = upgraded(json.loads(json.dumps(config)), "config")
-    there = upgraded(wd.read_json(path, "run"), audio.shown(path))
+    there = upgraded(wd.read_json(path, "run"), files.shown(path))
     _complete(there, config)
     if "failed_share" in config["data"]:
         there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
@@ -171,7 +170,7 @@ def check_claim(workdir: Path, config: dict) -> None:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
         raise InputError(
-            f"--workdir={audio.shown(workdir)}: holds a run with another config.{name} "
+            f"--workdir={files.shown(workdir)}: holds a run with another config.{name} "
             f"({_flat(there).get(name, 'none')} there, {_flat(config).get(name, 'none')} now); name another --workdir, "
             "or delete this one"
         )

@@ -22,8 +22,8 @@ from deconv_jax.network.file import DESCRIPTION, Trained, check_weights, load_ne
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
-from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import files
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -46,11 +46,11 @@ def read_json(path: Path, what: str):
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(
-            f"{audio.shown(path)}: does not exist, so {audio.shown(path.parent)} holds no {what}; "
+            f"{files.shown(path)}: does not exist, so {files.shown(path.parent)} holds no {what}; "
             "run bin/train first, or name its folder by --workdir"
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{audio.shown(path)}: cannot be read ({error}); train again in a new --workdir") from None
+        raise InputError(f"{files.shown(path)}: cannot be read ({error}); train again in a new --workdir") from None
 
 
 def front_end(config: dict) -> FrontEnd:
@@ -132,13 +132,13 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
         steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
         if not steps:
             raise InputError(
-                f"--workdir={audio.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch"
+                f"--workdir={files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch"
             )
         checkpoint = folder / str(steps[-1])
     checkpoint = Path(checkpoint).absolute()
     if not checkpoint.is_dir():
         raise InputError(
-            f"--checkpoint={audio.shown(checkpoint)}: does not exist; wanted is a folder that bin/train wrote"
+            f"--checkpoint={files.shown(checkpoint)}: does not exist; wanted is a folder that bin/train wrote"
         )
     try:
         stored = ocp.CheckpointManager(checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)).restore(
@@ -147,7 +147,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     except Exception as error:  # Orbax raises many kinds for a damaged folder; all mean the same to a user
         reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f"--checkpoint={audio.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
+            f"--checkpoint={files.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
             "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
         ) from None
     variables = jax.tree.map(jnp.asarray, evaluated(stored))
@@ -155,7 +155,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
         check_weights(net, variables, (front.bins, front.clip_frames))
     except ValueError as error:
         raise InputError(
-            f"{audio.shown(checkpoint)}: holds another architecture: {error}; name the --workdir that the checkpoint "
+            f"{files.shown(checkpoint)}: holds another architecture: {error}; name the --workdir that the checkpoint "
             "belongs to"
         ) from None
     net, variables = fold(net, variables)
