@@ -87,6 +87,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.crop_seconds = 0.0  # of the random stretch of a clip that is seen; 0: all of it
     config.train.patience = 0  # validations without a better one after which training ends; 0: not before its time
     config.train.keep = "best"  # the weights of the best validation, or the "last"
+    config.train.teachers = ()  # folders of runs or networks whose mean probabilities are learnt, not the labels
     config.train.checkpoint_steps = 200  # besides every validation
 
     config.augment = ConfigDict()  # see deconv_jax/training/augmentation.py

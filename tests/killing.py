@@ -38,10 +38,10 @@ def make_music(folder: Path) -> Path:
 
 
 class Runs:
-    """Commands in a folder: music, compiled programs and store are below it."""
+    """Commands in a folder: music, compiled programs and store are below it; `variant` of configs/genre3.py."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, variant: str = ""):
+        self.folder, self.variant = folder, variant
         self.music = make_music(folder / "music")
         self.store, self.workdir, self.out = (folder / name for name in ("cache", "run", "out"))
         self.environment = os.environ | {
@@ -55,7 +55,9 @@ class Runs:
         flags += ["--config.network.dense=(4,)", "--config.front_end.clip_seconds=1.5", "--config.train.epochs=3"]
         flags += ["--config.train.batch_size=4", "--config.train.checkpoint_steps=2", "--config.data.clips_per_song=3"]
         flags += [f"--config.data.root={self.music}", f"--workdir={self.workdir}", f"--cache_dir={self.store}"]
-        return ["train", f"--config={ROOT / 'configs' / 'genre3.py'}", *flags, *more]
+        if self.variant == "augmented":
+            flags += ["--config.train.steps=12", "--config.train.validation_steps=4", "--config.train.crop_seconds=1.0"]
+        return ["train", f"--config={ROOT / 'configs' / 'genre3.py'}:{self.variant}", *flags, *more]
 
     def auralise(self) -> list[str]:
         songs = sorted(self.music.glob("*/0.wav"))
@@ -171,10 +173,10 @@ def main(folder: Path, moments: int, seed: int, phases=PHASES) -> list[dict]:
     return table
 
 
-def in_turn(folder: Path, phases: tuple[str, ...], seed: int) -> list[str]:
+def in_turn(folder: Path, phases: tuple[str, ...], seed: int, variant: str = "") -> list[str]:
     """The short form: one run that is killed in each of the phases; says what was hit, AssertionError as `main`."""
     folder.mkdir(parents=True)
-    runs = Runs(folder)
+    runs = Runs(folder, variant)
     runs.whole(runs.train())
     runs.whole(runs.auralise())
     wanted = runs.result()
@@ -185,6 +187,8 @@ def in_turn(folder: Path, phases: tuple[str, ...], seed: int) -> list[str]:
         if phase == "auralising":
             runs.whole(runs.train())
         said.append(runs.kill(phase, rng.uniform(0, 0.3)))
+    if phases[-1] != "auralising":
+        runs.whole(runs.train())
     runs.whole(runs.auralise())
     assert runs.result() == wanted
     assert not runs.left_over()

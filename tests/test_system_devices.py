@@ -83,6 +83,23 @@ def test_several_devices_train_what_one_does(settings, alone, tmp_path, monkeypa
     same(alone / "run", tmp_path / "run")
 
 
+def test_the_recipe_is_the_same_on_several_devices(settings, alone, tmp_path, monkeypatch):
+    """The silent clips that fill up four devices count in no batch norm, mix with nothing, and move no draw."""
+    some = copy.deepcopy(settings)
+    some["front_end"]["level"] = "clip"
+    some["network"] |= {"head": "average", "dense": [], "dropout": 0.0}
+    for name in ("block1", "block2"):
+        # A bias before batch norm has a gradient of rounding alone, of which Adam makes whole steps.
+        some["network"][name] |= {"norm": "before", "dropout": 0.0, "use_bias": False}
+    some["train"] |= {"steps": 8, "validation_steps": 4, "optimiser": "adamw", "weight_decay": 0.01, "average": 0.9}
+    some["train"] |= {"schedule": "cosine", "warmup_steps": 2, "sampling": "artists", "crop_seconds": 0.2}
+    some["augment"] = {"speed": 0.1, "mix": 0.5, "eq_db": 6.0, "time_mask": 0.2, "frequency_mask": 0.1}
+    for count in (1, 4):
+        monkeypatch.setattr(loop, "all_devices", lambda count=count: row_of(count))
+        loop.train(some, tmp_path / f"run{count}", alone / "cache")
+    same(tmp_path / "run1", tmp_path / "run4")
+
+
 def test_all_devices_take_part_and_a_run_goes_on_with_others(settings, alone, tmp_path, monkeypatch):
     assert devices.all_devices().mesh.size == jax.device_count() == 4
     monkeypatch.setattr(loop, "all_devices", lambda: row_of(2))

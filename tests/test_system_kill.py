@@ -24,6 +24,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_a_calm_one(tmp_path):
     assert all(hit.startswith("killed") for hit in said), said
 
 
+def test_a_run_of_the_recipe_that_is_killed_ends_as_a_calm_one(tmp_path):
+    """Batch norm's statistics, averaged weights, crops and changes of clips come back with the step."""
+    said = killing.in_turn(tmp_path / "runs", ("training", "checkpointing"), seed=2, variant="augmented")
+    assert all(hit.startswith("killed") for hit in said), said
+
+
 HOLDER = """
 import sys, time
 from deconv_jax.system import locks

@@ -2,16 +2,25 @@
 
 import copy
 import json
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 import soundfile
 
 from deconv_jax.cli import networks
-from deconv_jax.errors import InputError
+from deconv_jax.data import store
+from deconv_jax.data.tracks import Track
+from deconv_jax.errors import InputError, SettingError
+from deconv_jax.network import model, spec, trained
+from deconv_jax.sound import front_end
 from deconv_jax.system import files
-from deconv_jax.training import checkpoints, evaluation, folds, loop, summary, workdir
+from deconv_jax.training import checkpoints, evaluation, folds, loop, prepare, step, summary, workdir
+from deconv_jax.training.augmentation import Augment
+from deconv_jax.training.recipe import Batches, Recipe
 
 CONFIG = {
     "name": "tiny",
@@ -375,3 +384,190 @@ def test_folds_are_pooled_over_every_song_and_a_curve_counts_artists(music, tmp_
     assert (tmp_path / "curve" / "curve.csv").read_text().count("\n") == 11
     assert "all" in summary.curve_text(curve)
     assert networks.counts("2,all") == [2, 0]
+
+
+@pytest.mark.parametrize("moment", [4, 6, 24])  # a checkpoint between validations, a validation, the last of all
+def test_an_update_to_nan_is_told_of_and_nothing_of_it_is_kept(finished, music, tmp_path, monkeypatch, moment):
+    """The loss of a step is that before its update: what the update makes of the weights has to be looked at too."""
+    make = loop.make_train_step
+
+    def spoiling(*args, **kwargs):
+        step, count = make(*args, **kwargs), iter(range(1, 100))
+
+        def run(*args):
+            state, loss, right = step(*args)
+            if next(count) == moment:
+                state["params"] = jax.tree.map(lambda p: p * np.nan, state["params"])
+            return state, loss, right
+
+        return run
+
+    jax.config.update("jax_debug_nans", False)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "make_train_step", spoiling)
+            with pytest.raises(
+                FloatingPointError, match=rf"step {moment}: the .* nothing of it was kept\. Lower --con"
+            ):
+                loop.train(config(music), tmp_path)
+    finally:
+        jax.config.update("jax_debug_nans", True)
+    assert not any((tmp_path / "checkpoints" / name / str(moment)).exists() for name in ("best", "last"))
+    assert loop.train(config(music), tmp_path) == finished[1]  # it goes on from what was kept before
+
+
+def test_there_is_always_a_whole_best(finished, music, tmp_path, monkeypatch):
+    """An earlier best stays until metrics and last state of the next one are written; a kill between loses neither."""
+    manager, moments = checkpoints.ocp.CheckpointManager, []
+    save, delete = manager.save, manager.delete
+    history = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    bests = [
+        h["step"]
+        for n, h in enumerate(history)
+        if h["validation_loss"] < min([9, *(k["validation_loss"] for k in history[:n])])
+    ]
+    assert len(bests) > 1
+
+    def there():
+        folder = tmp_path / "checkpoints" / "best"
+        return {int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / "_CHECKPOINT_METADATA").is_file()}
+
+    def watched(call, dying=None):
+        def run(self, step, *args, **kwargs):
+            moments.append(there())
+            if dying and "last" in str(self.directory) and step == dying:
+                raise Killed
+            result = call(self, step, *args, **kwargs)
+            moments.append(there())
+            return result
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "save", watched(save, dying=bests[1]))
+        patch.setattr(manager, "delete", watched(delete))
+        with pytest.raises(Killed):
+            loop.train(config(music), tmp_path)
+        assert there() == set(bests[:2])
+        patch.setattr(manager, "save", watched(save))
+        assert loop.train(config(music), tmp_path) == finished[1]
+    begun = moments.index({bests[0]})
+    assert all(moments[begun:])
+    for before, after in zip(moments[begun:], moments[begun + 1 :], strict=False):
+        assert before & after or after > before
+    assert there() == {finished[1]["best_step"]}
+
+
+def test_several_networks_teach_one(music, tmp_path):
+    """What is learnt is their mean, not the labels; a teacher that has heard what is held out is refused."""
+    for seed in (1, 2):
+        settings = recipe(music)
+        settings["train"] |= {"steps": 12}
+        settings["data"]["seed"] = 0
+        loop.train(settings | {"seed": seed}, tmp_path / str(seed))
+    taught = recipe(music)
+    taught["data"]["seed"] = 0
+    names = [str(tmp_path / "1"), str(tmp_path / "2" / "network")]
+    taught["train"] |= {"teachers": names, "label_smoothing": 0.0, "steps": 24}
+    report = loop.train(taught, tmp_path / "pupil")
+    assert report["test"]["by_clip"]["accuracy"] > 0.8
+    other = copy.deepcopy(taught)
+    other["data"]["seed"] = 5
+    with pytest.raises(InputError, match=r"was trained on \d+ song\(s\) that this run holds out.*config\.data\.seed"):
+        loop.train(other, tmp_path / "other")
+    other = copy.deepcopy(taught)
+    other["front_end"]["hop"] = 32
+    with pytest.raises(InputError, match="has another front end"):
+        loop.train(other, tmp_path / "deaf")
+
+
+def test_the_loss_of_a_pupil_is_the_cross_entropy_of_its_teachers_mean(rng):
+    blocks = (spec.Block(maps=2, dropout=0.0),)
+    front = front_end.FrontEnd(800, 16, 8, 0.2)
+    network = model.Network(blocks=blocks, dense=(), classes=3, head="average", dropout=0.0)
+    clips = store.Clips(
+        (9999 * rng.standard_normal((4, 160)) / 4).astype(np.int16), np.array([0, 1, 2, 0]), np.arange(4)
+    )
+    states = [step.initial_state(network, optax.sgd(0.0), front, clips, seed) for seed in range(3)]
+    seen = front_end.analyse(front, clips.waveforms)[1]
+    logits = [np.asarray(network.apply({k: s[k] for k in ("params", "input")}, seen)[0], np.float64) for s in states]
+    odds = [np.exp(l) / np.exp(l).sum(axis=1, keepdims=True) for l in logits]
+    teachers = [
+        trained.Trained(network, {k: s[k] for k in ("params", "input")}, front, list("abc"), None, {})
+        for s in states[1:]
+    ]
+    run = step.make_train_step(network, optax.sgd(0.0), front, np.ones(3, np.float32), 0, teachers=teachers)
+    _, loss, _ = run(states[0], clips.waveforms, clips.labels)
+    wanted = -np.mean(np.sum((odds[1] + odds[2]) / 2 * np.log(odds[0]), axis=1))
+    assert float(loss) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_training_ends_when_patience_is_over_and_the_first_of_the_best_is_kept():
+    history = [{"step": n, "validation_loss": loss} for n, loss in enumerate([3.0, 2.0, 2.0, 2.5, 2.1])]
+    assert loop._best_step(history, Recipe()) == 1
+    assert loop._best_step(history, Recipe(keep="last")) == 4
+    assert [loop._is_over(history[:n], Recipe(patience=2)) for n in range(6)] == [False] * 4 + [True] * 2
+    assert not loop._is_over(history, Recipe())
+
+
+def test_warm_up_and_cosine_follow_their_formulas():
+    recipe = Recipe(steps=20, learning_rate=0.5, schedule="cosine", warmup_steps=4)
+    optimiser = recipe.optimiser_for(20)
+    weights = {"kernel": np.ones((1, 1), np.float32)}
+    state, sizes = optimiser.init(weights), []
+    for _ in range(20):
+        # Adam's steps are as large as the rate where the gradient stays the same.
+        update, state = optimiser.update(weights, state, weights)
+        sizes.append(-float(update["kernel"][0, 0]))
+    wanted = [0.5 * n / 4 for n in (1, 2, 3)] + [0.25 * (1 + np.cos(np.pi * n / 16)) for n in range(17)]
+    np.testing.assert_allclose(sizes, wanted, atol=1e-5)
+    decayed = Recipe(optimiser="adamw", weight_decay=0.1, learning_rate=0.5).optimiser_for(9)
+    biased = weights | {"bias": np.ones(1, np.float32)}
+    update, _ = decayed.update(jax.tree.map(np.zeros_like, biased), decayed.init(biased), biased)
+    assert float(update["kernel"][0, 0]) == pytest.approx(-0.05)
+    assert float(update["bias"][0]) == 0
+
+
+def test_batches_take_classes_by_turns_and_artists_songs_and_clips_uniformly():
+    """One artist with most of the clips is drawn as often as each of the others; a step's batch is its own."""
+    tracks = [
+        Track(None, str(n), "a" if n < 5 else "b", ["x", "x", "x", "y", ""][n] if n < 5 else "z") for n in range(6)
+    ]
+    songs = np.repeat(np.arange(6), [8, 8, 8, 2, 2, 4])
+    clips = store.Clips(np.zeros((32, 1), np.int16), np.repeat([0, 1], [28, 4]), songs)
+    batches = Batches(clips, tracks, 6, 3, "artists")
+    drawn = np.stack([batches[step] for step in range(600)])
+    assert np.all((clips.labels[drawn] == 0).sum(axis=1) == 3)
+    share = np.bincount(songs[drawn].ravel(), minlength=6) / drawn.size
+    assert share == pytest.approx([1 / 18, 1 / 18, 1 / 18, 1 / 6, 1 / 6, 1 / 2], abs=0.02)
+    np.testing.assert_array_equal(Batches(clips, tracks, 6, 3, "artists")[17], drawn[17])
+    assert np.any(Batches(clips, tracks, 6, 4, "artists")[17] != drawn[17])
+
+
+@pytest.mark.parametrize("name", ["genre3.py", "genre3.py:log", "genre3.py:augmented", "music.py"])
+def test_every_config_can_be_trained(name):
+    file, _, variant = name.partition(":")
+    get = runpy.run_path(str(Path(__file__).parents[1] / "configs" / file))["get_config"]
+    settings = json.loads((get(variant) if variant else get()).to_json())
+    recipe, augment = prepare.settings(settings)
+    assert (recipe.steps > 0) == (augment != Augment()) == ("augmented" in name or file == "music.py")
+    assert loop.wd.network(settings, 3).classes == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("train", "optimiser", "sgd", "optimiser must be one of adam, adamw"),
+        ("train", "momentum", 0.9, r"config\.train\.momentum is unknown; known are epochs"),
+        ("train", "average", 1.0, "average must be below 1"),
+        ("train", "weight_decay", 0.1, "weight_decay needs"),
+        ("train", "crop_seconds", 9.0, r"at most config\.front_end\.clip_seconds"),
+        ("train", "crop_seconds", 0.1, "flattens its maps"),
+        ("augment", "pitch", 1, r"config\.augment\.pitch is unknown"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_field(music, section, field, value, message):
+    settings = config(music)
+    settings.setdefault(section, {})[field] = value
+    with pytest.raises(SettingError, match=message):
+        prepare.settings(settings)

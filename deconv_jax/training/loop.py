@@ -24,6 +24,7 @@ from deconv_jax.training.checkpoints import Keeper, diverged, no_totals
 from deconv_jax.training.prepare import Music, check_claim, prepare, settings
 from deconv_jax.training.recipe import Batches, Recipe
 from deconv_jax.training.step import initial_state, make_train_step, predict
+from deconv_jax.training.teachers import load_teachers
 from deconv_jax.training.workdir import State, evaluated
 
 
@@ -157,7 +158,8 @@ def _run(config: dict, music: Music, front_end: FrontEnd) -> _Run:
     devices, size = all_devices(), min(recipe.batch_size, len(train.labels))
     shared = devices if devices.several else None
     in_step = weights if recipe.sampling == "clips" else np.ones_like(weights)
-    step = make_train_step(network, optimiser, front_end, in_step, seed, shared, size, recipe, augment)
+    teachers = load_teachers(recipe.teachers, music, front_end)
+    step = make_train_step(network, optimiser, front_end, in_step, seed, shared, size, recipe, augment, teachers)
     state = initial_state(network, optimiser, front_end, train, seed, recipe)
     batches = Batches(train, music.parts["train"], size, seed, recipe.sampling)
     return _Run(

@@ -42,6 +42,8 @@ class Recipe:
       crop_seconds: length of the random stretch of a clip that is seen; 0 for the whole clip.
       patience: validations without a lower loss after which training ends; 0: never before its time.
       keep: the weights that are kept: those of the "best" validation loss, or the "last".
+      teachers: folders of runs or of network files (or names of networks). If there are any, what is learnt are not
+        the labels but the mean of these networks' probabilities for the same, changed, clip (Hinton et al. 2015).
       checkpoint_steps: steps from one checkpoint to the next, besides those at validations.
     """
 
@@ -61,6 +63,7 @@ class Recipe:
     patience: int = 0
     keep: str = "best"
     checkpoint_steps: int = 200
+    teachers: tuple = ()
 
     def __post_init__(self):
         least = {"epochs": 1, "batch_size": 1, "checkpoint_steps": 1}
@@ -78,6 +81,12 @@ class Recipe:
                 raise SettingError(
                     f"config.train.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
                 )
+        if not isinstance(self.teachers, tuple) or not all(isinstance(name, str) for name in self.teachers):
+            raise SettingError(
+                f"config.train.teachers must be folders of networks, as in ('runs/a', 'runs/b'), not {self.teachers!r}"
+            )
+        if self.teachers and self.label_smoothing:
+            raise SettingError("config.train.label_smoothing means nothing with config.train.teachers: set one of them")
         for name in ("label_smoothing", "average"):
             if getattr(self, name) >= 1:
                 raise SettingError(f"config.train.{name} must be below 1, not {getattr(self, name)}")

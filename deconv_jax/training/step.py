@@ -1,7 +1,7 @@
 """One compiled step of training, spectrograms and augmentation included, and the predictions of a network."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,12 @@ import optax
 
 from deconv_jax.data.store import Clips
 from deconv_jax.network.model import Network, initial_variables
+from deconv_jax.network.trained import Trained
 from deconv_jax.sound.front_end import FrontEnd, analyse
 from deconv_jax.system.devices import Devices, ahead, all_devices
 from deconv_jax.training.augmentation import Augment, change_rows, change_waveforms, magnitudes_of
 from deconv_jax.training.recipe import Recipe
+from deconv_jax.training.teachers import opinion
 from deconv_jax.training.workdir import State
 
 
@@ -28,6 +30,7 @@ def make_train_step(
     size: int | None = None,
     recipe: Recipe | None = None,
     augment: Augment | None = None,
+    teachers: Sequence[Trained] = (),
 ) -> Callable[[State, Any, Any], tuple[State, jax.Array, jax.Array]]:
     """One compiled step of gradient descent, spectrograms included.
 
@@ -39,24 +42,27 @@ def make_train_step(
       size: clips of a batch; what comes after them only fills up the devices, and counts for nothing.
       recipe: length of crops, label smoothing and averaging of weights.
       augment: changes of the clips.
+      teachers: networks whose mean probabilities are learnt in the place of the labels.
 
     Returns:
       A function (state, waveforms int16 (clips, samples), labels (clips,)) → (state, loss, number right).
     """
     recipe, augment = recipe or Recipe(), augment or Augment()
     heard = _heard(front_end, devices, recipe, augment, size)
+    said = opinion(teachers)
 
-    def step(state, waveforms, labels):
+    def step(state, waveforms, labels, taught):
         clips = len(labels) if size is None else size
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         magnitude = heard(waveforms, labels, key)
+        targets = said(taught, magnitude) if teachers else None
 
         def loss_of(params):
             variables = {k: v for k, v in state.items() if k in ("input", "batch_stats")} | {"params": params}
             (logits, _), changed = network.apply(
                 variables, magnitude, train=True, counted=clips, rngs={"dropout": key}, mutable=["batch_stats"]
             )
-            losses = _losses(logits, labels, recipe.label_smoothing)
+            losses = _losses(logits, labels, recipe.label_smoothing, targets)
             return jnp.mean((losses * jnp.asarray(class_weights)[labels])[:clips]), (logits, changed)
 
         (loss, (logits, changed)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
@@ -70,10 +76,14 @@ def make_train_step(
             new["average"] = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["average"], kept)
         return new, loss, right
 
-    return jax.jit(step, donate_argnums=0, out_shardings=None if devices is None else devices.whole())
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=None if devices is None else devices.whole())
+    weights = [teacher.variables if devices is None else devices.replicate(teacher.variables) for teacher in teachers]
+    return lambda state, waveforms, labels: compiled(state, waveforms, labels, weights)
 
 
-def _losses(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+def _losses(logits: jax.Array, labels: jax.Array, smoothing: float, targets: jax.Array | None) -> jax.Array:
+    if targets is not None:
+        return optax.softmax_cross_entropy(logits, targets)
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
