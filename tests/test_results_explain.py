@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.errors import SettingError
 from deconv_jax.measures import features, randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -89,10 +91,35 @@ def test_sounds_are_made_as_they_are_taken(trained, clip):
 
 
 def test_the_prediction_is_the_mean_over_clips(trained, clip):
-    one, two = (explain.predict(trained, wave) for wave in (clip.waveform, np.tile(clip.waveform, 2)))
-    assert list(one) == ["a", "b"]
-    assert sum(one.values()) == pytest.approx(1)
-    assert two == pytest.approx(one, abs=1e-6)
+    assert list(explain.predict(trained, clip)) == ["a", "b"]
+    length = FRONT.clip_frames
+    long = explain.clip_of(FRONT, np.tile(clip.waveform, 3)[: 2 * len(clip.waveform) + 100])
+    starts = np.round(np.linspace(0, long.seen.shape[1] - length, 3)).astype(int)  # of what is explained
+    logits = [trained.network.apply(trained.variables, long.seen[:, s : s + length])[0] for s in starts]
+    want = np.mean([jax.nn.softmax(values) for values in logits], axis=0)
+    np.testing.assert_allclose(list(explain.predict(trained, long).values()), want, atol=1e-6)
+
+
+def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
+    rng, twins = np.random.default_rng(0), explain.twins(trained)
+
+    def explained(samples):
+        song = explain.clip_of(FRONT, 0.1 * rng.standard_normal(samples).astype(np.float32))
+        layer = explain.explain(trained, song, 1, twins=twins)
+        explain.predict(trained, song)
+        return len(list(explain.sounds(FRONT, song, layer.images)))
+
+    songs = [deconvolution.WINDOW_FRAMES * FRONT.hop * 3 + more for more in (0, 1, 777, 20_000)]
+    explained(songs[0])
+    for samples in songs[1:]:
+        assert compiled_by(lambda n=samples: explained(n)) == []
+
+
+def test_a_song_that_memory_does_not_hold_is_refused(trained, monkeypatch):
+    monkeypatch.setattr(deconvolution.runtime, "memory", lambda: 10**8)
+    explain.check_memory(trained, np.zeros(FRONT.clip_samples), [1], True)
+    with pytest.raises(SettingError, match=r"it lasts 3,600 s, and the images of a layer of 5 features take .* GB"):
+        explain.check_memory(trained, np.zeros(3600 * FRONT.sample_rate), [1], False)
 
 
 def test_explaining_touches_no_file():

@@ -193,6 +193,10 @@ def _export_clip(
     waveform, read = _load(path, trained, options)
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise InputError(f"{files.shown(folder)}: is there already and was not made by auralise; name another --out")
+    try:
+        explain.check_memory(trained, waveform, options.layers, bool(twins))
+    except SettingError as error:
+        raise InputError(f"{files.shown(path)}: {error}; --offset and --duration choose a part") from None
     with files.replacing_folder(folder) as partial:
         to: listening.Files | None = dataclasses.replace(page, root=partial / "page") if page.scripts else page
         to = None if options.page == "none" else to
@@ -203,7 +207,7 @@ def _export_clip(
             found, layers[number] = _export_layer(trained, twins, clip, number, partial, folder.name, to, options)
             rows += found
         files.write_csv(partial / "features.csv", rows)
-        prediction = explain.predict(trained, waveform)
+        prediction = explain.predict(trained, clip)
         inactive = {l: [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers}
         about = {
             "samples_read": read,

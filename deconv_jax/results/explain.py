@@ -19,8 +19,9 @@ from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.activations import check_method
 from deconv_jax.network.trained import Trained
-from deconv_jax.sound import audio, auralisation
-from deconv_jax.sound.front_end import FrontEnd, analyse, lift, undo_level
+from deconv_jax.sound import audio, blocks
+from deconv_jax.sound.blocks import Heard
+from deconv_jax.sound.front_end import FrontEnd
 
 PEAKS = 5
 """Moments at which a feature is strongest that are kept."""
@@ -34,15 +35,23 @@ class Clip:
 
     Attributes:
       waveform: shape (samples,).
-      spectrum: its complex STFT, shape (1 + n_fft // 2, time).
-      seen: what the network sees of it, shape (freq, time).
+      heard: its spectrum, and what the network sees of it.
       series: its descriptors by name, each of shape (time,).
     """
 
     waveform: np.ndarray
-    spectrum: np.ndarray
-    seen: np.ndarray
+    heard: Heard
     series: dict[str, np.ndarray]
+
+    @property
+    def spectrum(self) -> np.ndarray:
+        """Its complex STFT, shape (1 + n_fft // 2, time)."""
+        return self.heard.spectrum
+
+    @property
+    def seen(self) -> np.ndarray:
+        """What the network sees of it, shape (freq, time)."""
+        return self.heard.seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +139,8 @@ def twins(trained: Trained) -> list[dict]:
 
 def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
     """A waveform (samples,) with its spectrum, what the network sees of it, and its descriptors."""
-    spectrum, seen = map(np.asarray, analyse(front, waveform))
-    return Clip(waveform, spectrum, seen, descriptors.describe(np.abs(spectrum), front))
+    heard = blocks.analyse(front, waveform)
+    return Clip(waveform, heard, descriptors.describe(np.abs(heard.spectrum), front))
 
 
 def explain(
@@ -163,9 +172,7 @@ def explain(
     def deconvolved(run, variables):
         return run(trained.network, variables, clip.seen, layer, method=method, norm_back=norm_back)
 
-    def in_unit(found) -> np.ndarray:
-        return np.asarray(undo_level(front, found, clip.spectrum))
-
+    in_unit = functools.partial(clip.heard.in_unit, front)
     # All features, whichever are wanted: a share of the layer's energy is one of all.
     found = deconvolved(deconvolve.sweep, trained.variables)
     images, maps = in_unit(found[0]), np.asarray(found[1])
@@ -227,24 +234,25 @@ def sounds(
       images: any number of them, taken as they are needed.
       reading, rectify: see `deconv_jax.sound.auralisation`.
     """
-    together = max(1, min(16, 2**20 // clip.spectrum.size))
+    length = len(clip.waveform)
+    together = 16 if length < 2**22 else 2  # six minutes; two shapes to compile
     images = iter(images)
     while some := list(itertools.islice(images, together)):
-        batch = np.zeros((together, *clip.seen.shape), np.float32)  # whole batches only: one shape to compile
-        batch[: len(some)] = some
-        made = auralise_images(front, batch, clip.seen, clip.spectrum, reading, rectify, len(clip.waveform))
-        yield from np.asarray(made)[: len(some)]
+        whole = some + [np.zeros_like(some[0])] * (together - len(some))
+        yield from blocks.auralise(front, whole, clip.heard, length, reading, rectify)[: len(some)]
 
 
-def predict(trained: Trained, waveform: np.ndarray) -> dict[str, float]:
-    """Mean probability of each class over the clip lengths that the waveform holds."""
-    front = trained.front_end
-    count = -(-len(waveform) // front.clip_samples)
-    starts = audio.clip_starts(len(waveform), front.clip_samples, count)
+def predict(trained: Trained, clip: Clip) -> dict[str, float]:
+    """Mean probability of each class over the clip lengths that fit into what the network sees of a clip."""
+    front, seen = trained.front_end, clip.seen
+    if seen.shape[1] < front.clip_frames:
+        seen = blocks.analyse(front, audio.cut(clip.waveform, 0, front.clip_samples)).seen
+    count = -(-len(clip.waveform) // front.clip_samples)
+    starts = audio.clip_starts(seen.shape[1], front.clip_frames, count)
     total = np.zeros(len(trained.labels))
     for start in starts:
-        seen = analyse(front, audio.cut(waveform, start, front.clip_samples))[1]
-        total += np.asarray(_probabilities(trained.network, trained.variables, seen))
+        part = seen[:, start : start + front.clip_frames]
+        total += np.asarray(_probabilities(trained.network, trained.variables, part))
     return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
 
 
@@ -255,13 +263,12 @@ def _probabilities(network, variables, seen):
 
 def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:
     """Magnitudes in the rows of the network's input, shape (freq, time), whatever scale it hears them in: pictures."""
-    return np.asarray(analyse(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform)[1])
+    return blocks.analyse(dataclasses.replace(front, scale="linear", power=1, level="none"), waveform).seen
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def auralise_images(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool, length: int) -> jax.Array:
-    """Images (..., freq, time) in the rows of the network's input → waveforms (..., length), no gain applied."""
-    images = lift(front, images, seen, spectrum, reading)
-    return auralisation.auralise(
-        images, spectrum, reading, rectify=rectify, hop=front.hop, length=length, window=front.window
-    )
+def check_memory(trained: Trained, waveform: np.ndarray, layers: Sequence[int], compared: bool) -> None:
+    """Raises SettingError if images of a clip, and of an untrained twin if compared, are more than memory holds."""
+    front, most = trained.front_end, max(trained.network.blocks[layer - 1].maps for layer in layers)
+    size = 4 * most * front.bins * front.frames(len(waveform)) * (2 if compared else 1)
+    seconds = len(waveform) / front.sample_rate
+    deconvolve.check_memory(size, f"it lasts {seconds:,.0f} s, and the images of a layer of {most} features")

@@ -27,8 +27,7 @@ from deconv_jax.page import strongest as page
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results import explain
 from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
-from deconv_jax.sound import auralisation
-from deconv_jax.sound.front_end import analyse, undo_level
+from deconv_jax.sound import auralisation, blocks
 from deconv_jax.system import files, locks
 
 log = logging.getLogger(__name__)
@@ -234,7 +233,7 @@ def _auralise(trained, tracks, folder: Path, store, settings: Settings, options:
 def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options, places, maps) -> None:
     """All that is wanted of one clip: each layer is explained once, for the features in whose lists the clip stands."""
     front = trained.front_end
-    spectrum, seen = analyse(front, waveform)
+    heard = blocks.analyse(front, waveform)
     full = max(1.0, float(np.abs(waveform).max()))
     listening.Files(folder, "", False).sound(f"clips/{name}", waveform / full, front.sample_rate)
     edges = np.cumsum([0, *maps])
@@ -243,18 +242,18 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
         for first in range(0, len(here), TOGETHER):
             some = here[first : first + TOGETHER]
             chosen = np.resize([feature for feature, _ in some], TOGETHER).tolist()
-            images = deconvolve.deconvolve(
+            found = deconvolve.deconvolve(
                 trained.network,
                 trained.variables,
-                seen,
+                heard.seen,
                 layer,
                 chosen,
                 method=settings.method,
                 norm_back=settings.norm_back,
             )
-            images = undo_level(front, images, spectrum)
-            sounds = explain.auralise_images(front, images, seen, spectrum, options.reading, False, len(waveform))
-            for (feature, rank), image, sound in zip(some, np.asarray(images), np.asarray(sounds), strict=False):
+            images = heard.in_unit(front, found)
+            sounds = blocks.auralise(front, images, heard, len(waveform), options.reading)
+            for (feature, rank), image, sound in zip(some, images, sounds, strict=False):
                 gained = auralisation.match_gain(sound, waveform).waveform / full
                 stem = _stem(layer, feature, rank)
                 listening.Files(folder, "", False).sound(stem, gained, front.sample_rate)

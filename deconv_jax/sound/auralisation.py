@@ -68,13 +68,34 @@ def auralise(
         )
     image = jnp.maximum(image, 0) if rectify else image
     stft = stft.reshape((1,) * (image.ndim - stft.ndim) + stft.shape)
-    carrier = stft if reading == "mask" else jnp.exp(1j * jnp.angle(stft)).astype(stft.dtype)
-    changed = image * carrier
+    changed = carried(image, stft, reading)
     if length is not None and length > hop * (frames - 1):
-        after = next_frame(stft, hop, length, window)
-        after = image[..., -1:] * after if reading == "mask" else _as_the_last(image[..., -1:], stft[..., -1:], after)
+        after = following(image[..., -1:], stft, reading, hop=hop, length=length, window=window)
         changed = jnp.concatenate([changed, after], axis=-1)
     return istft(changed, hop=hop, length=length, window=window)
+
+
+def carried(image: jax.Array, stft: jax.Array, reading: str) -> jax.Array:
+    """The complex spectrum of an image's sound, both (..., freq, time)."""
+    return image * (stft if reading == "mask" else jnp.exp(1j * jnp.angle(stft)).astype(stft.dtype))
+
+
+def following(
+    column: jax.Array, stft: jax.Array, reading: str, *, hop: int, length: int, window: str = "hann"
+) -> jax.Array:
+    """The frame of an image's sound that follows its last one, for a clip that goes on after that.
+
+    Args:
+      column: the image's last, shape (..., freq, 1).
+      stft: of the original, shape (..., freq, time); the last frames suffice (`spectrogram.frames_mirrored`).
+      length: samples from the centre of the first of these frames to the clip's end.
+      reading, hop, window: as in `auralise`.
+
+    Returns:
+      Complex, shape (..., freq, 1).
+    """
+    after = next_frame(stft, hop, length, window)
+    return column * after if reading == "mask" else _as_the_last(column, stft[..., -1:], after)
 
 
 def _as_the_last(image: jax.Array, last: jax.Array, after: jax.Array) -> jax.Array:

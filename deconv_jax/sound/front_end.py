@@ -59,7 +59,8 @@ class FrontEnd:
       bins_per_octave: of the constant-Q transform.
       scale: "linear"; "log1p": ln(1 + factor · x); "log10": log10(1 + factor · x); "log": ln(x + floor); "decibel":
         10 · log10(max(x, floor) / reference), twice that if power is 1, no lower than `range` below the clip's maximum.
-      factor, floor: of the scale. reference: 0 for the clip's maximum. range: dB, 0 for no limit.
+      factor, floor: of the scale. reference: 0 for the clip's maximum. range: dB, 0 for no limit. In a sound longer
+        than a clip, each frame's clip is the one around it, as for `level`.
       level: "none", or "clip": before the scale, every frame is divided by the mean over all rows and over the
         `clip_seconds` around it (those nearest to it, at the ends of the sound), silent frames left out. Of a sound
         that lasts a clip or less that is one number; a longer one is heard everywhere as loud as a clip cut out there.
@@ -184,10 +185,14 @@ def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
     """
     if front.kind != "cqt":
         return _analysed(front, waveform)
-    import librosa
-
     waveform = _floats(waveform)
     spectrum = stft(waveform, front.n_fft, front.hop, front.window, front.pad)
+    return spectrum, scaled(front, constant_q(front, waveform)[..., : spectrum.shape[-1]])
+
+
+def constant_q(front: FrontEnd, waveform) -> jax.Array:
+    """Magnitude or energy of the constant-Q transform, shape (..., freq, time), by librosa on the host."""
+    import librosa
 
     transform = librosa.cqt(
         np.asarray(waveform, np.float32),
@@ -197,8 +202,7 @@ def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
         n_bins=front.bands,
         bins_per_octave=front.bins_per_octave,
     )
-    x = jnp.asarray(np.abs(transform), jnp.float32)[..., : spectrum.shape[-1]]
-    return spectrum, scaled(front, x**2 if front.power == 2 else x)
+    return jnp.asarray(np.abs(transform) ** front.power, jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -239,22 +243,42 @@ def undo_level(front: FrontEnd, images: jax.Array, spectrum: jax.Array | np.ndar
 
 
 def _level(front: FrontEnd, x: jax.Array) -> jax.Array:
-    """What each frame is divided by, (..., freq, time) → (..., 1, time); 1 where nothing sounds."""
-    frames = x.shape[-1]
-    length = min(frames, front.clip_frames)
-    loudness = x.mean(axis=-2)
+    """What each frame of rows (..., freq, time) is divided by, (..., 1, time)."""
+    return level_of(front, x.mean(axis=-2))
 
-    def around(values):
-        window = (1,) * (values.ndim - 1) + (length,)
-        sums = lax.reduce_window(values, np.zeros((), values.dtype), lax.add, window, (1,) * values.ndim, "VALID")
-        return sums[..., np.clip(np.arange(frames) - length // 2, 0, frames - length)]
 
-    total, sounding = around(loudness), around((loudness > 0).astype(x.dtype))
+def level_of(front: FrontEnd, loudness: jax.Array, frames=None) -> jax.Array:
+    """The mean, over the clip around every frame, of those frames' means that sound; 1 where nothing does.
+
+    Args:
+      loudness: mean over all rows, shape (..., time).
+      frames: how many of these hold the sound, at least a clip's; may be traced. All if left out.
+
+    Returns:
+      shape (..., 1, time).
+    """
+    total = _around(front, loudness, lax.add, 0, frames)
+    sounding = _around(front, (loudness > 0).astype(loudness.dtype), lax.add, 0, frames)
     return jnp.where(total > 0, total / jnp.maximum(sounding, 1), 1)[..., None, :]
 
 
-def scaled(front: FrontEnd, x: jax.Array) -> jax.Array:
-    """Rows (..., freq, time) as the network sees them."""
+def peak_of(front: FrontEnd, largest: jax.Array, frames=None) -> jax.Array:
+    """The largest value of the clip around every frame, (..., time) → (..., 1, time); `frames` as in `level_of`."""
+    return _around(front, largest, lax.max, -np.inf, frames)[..., None, :]
+
+
+def _around(front: FrontEnd, values: jax.Array, combine, start: float, frames) -> jax.Array:
+    """What is combined over the clip around every frame: as long as a clip, and wholly within the sound."""
+    there = values.shape[-1]
+    frames = there if frames is None else frames
+    length = min(there, front.clip_frames)
+    window = (1,) * (values.ndim - 1) + (length,)
+    found = lax.reduce_window(values, np.asarray(start, values.dtype), combine, window, (1,) * values.ndim, "VALID")
+    return found[..., jnp.clip(np.arange(there) - length // 2, 0, frames - length)]
+
+
+def scaled(front: FrontEnd, x: jax.Array, peak: jax.Array | None = None) -> jax.Array:
+    """Rows (..., freq, time) as the network sees them; `peak` is `peak_of` these rows, made here if left out."""
     if front.scale == "log1p":
         return jnp.log1p(front.factor * x)
     if front.scale == "log10":
@@ -262,10 +286,11 @@ def scaled(front: FrontEnd, x: jax.Array) -> jax.Array:
     if front.scale == "log":
         return jnp.log(x + front.floor)
     if front.scale == "decibel":
-        peak = x.max(axis=(-2, -1), keepdims=True)
-        reference = jnp.maximum(front.reference or peak, front.floor)
-        level = (10 if front.power == 2 else 20) * jnp.log10(jnp.maximum(x, front.floor) / reference)
-        return jnp.maximum(level, level.max(axis=(-2, -1), keepdims=True) - front.range) if front.range else level
+        peak = jnp.maximum(peak_of(front, x.max(axis=-2)) if peak is None else peak, front.floor)
+        reference = jnp.maximum(front.reference, front.floor) if front.reference else peak
+        unit = 10 if front.power == 2 else 20
+        level = unit * jnp.log10(jnp.maximum(x, front.floor) / reference)
+        return jnp.maximum(level, unit * jnp.log10(peak / reference) - front.range) if front.range else level
     return x
 
 

@@ -39,15 +39,15 @@ def stft(
       `librosa.stft(waveform, n_fft=n_fft, hop_length=hop, window=window, pad_mode=pad)`: frame t is centred on
       sample t · hop, with zeros (or the clip's mirror image) beyond both ends.
     """
-    samples = waveform.shape[-1]
-    frames = 1 + samples // hop
     padding = [(0, 0)] * (waveform.ndim - 1) + [(n_fft // 2, n_fft // 2)]
-    padded = jnp.pad(waveform, padding, mode=pad)
-    index = hop * np.arange(frames)[:, None] + np.arange(n_fft)
-    weights = jnp.asarray(taper(window, n_fft), waveform.dtype)
-    weights = weights.reshape((1,) * waveform.ndim + (n_fft,))
-    spectrum = jnp.fft.rfft(padded[..., index] * weights, axis=-1)
-    return jnp.swapaxes(spectrum, -1, -2)
+    return transform(jnp.pad(waveform, padding, mode=pad), n_fft, hop, window)
+
+
+def transform(padded: jax.Array, n_fft: int, hop: int, window: str = "hann") -> jax.Array:
+    """As `stft`, of samples that hold all that lies beyond both ends: frame t begins with sample t · hop."""
+    index = hop * np.arange(1 + (padded.shape[-1] - n_fft) // hop)[:, None] + np.arange(n_fft)
+    weights = jnp.asarray(taper(window, n_fft), padded.dtype).reshape((1,) * padded.ndim + (n_fft,))
+    return jnp.swapaxes(jnp.fft.rfft(padded[..., index] * weights, axis=-1), -1, -2)
 
 
 def istft(spectrum: jax.Array, hop: int = 256, length: int | None = None, window: str = "hann") -> jax.Array:
@@ -69,12 +69,8 @@ def istft(spectrum: jax.Array, hop: int = 256, length: int | None = None, window
     bins, frames = spectrum.shape[-2:]
     n_fft = 2 * (bins - 1)
     length = hop * (frames - 1) if length is None else length
-    weights = taper(window, n_fft)
-    pieces = jnp.fft.irfft(jnp.swapaxes(spectrum, -1, -2), n=n_fft, axis=-1)
-    weights_j = jnp.asarray(weights, pieces.dtype).reshape((1,) * (pieces.ndim - 1) + (n_fft,))
-    summed = _overlap_add(pieces * weights_j, hop)
-    norm = _overlap_add(jnp.asarray(np.broadcast_to(weights**2, (frames, n_fft)), pieces.dtype), hop)
-    norm = jnp.where(norm > np.finfo(pieces.dtype).tiny, norm, 1)
+    summed = overlap_add(spectrum, hop, window)
+    norm = jnp.asarray(window_sum(frames, n_fft, hop, window), summed.dtype)
     waveform = summed / norm.reshape((1,) * (summed.ndim - 1) + norm.shape)
     start = n_fft // 2
     missing = max(0, start + length - waveform.shape[-1])
@@ -91,17 +87,49 @@ def next_frame(spectrum: jax.Array, hop: int, length: int, window: str = "hann")
     Args:
       spectrum: of the clip, as `stft` gives it, complex, shape (..., freq, time).
       hop, window: that of the `stft`.
-      length: samples of the clip, more than (time - 1) · hop.
+      length: samples of the clip, more than (time - 1) · hop; may be traced.
 
     Returns:
       Complex, shape (..., freq, 1), centred on sample time · hop.
     """
     bins, frames = spectrum.shape[-2:]
     n_fft = 2 * (bins - 1)
-    few = min(frames, 2 + -(-n_fft // (2 * hop)))  # they hold the end as exactly as all do, and all that it mirrors
-    end = istft(spectrum[..., -few:], hop, length - hop * (frames - few), window)
-    beyond = [(0, 0)] * (end.ndim - 1) + [(0, hop * few + n_fft // 2 - end.shape[-1])]
-    return stft(jnp.pad(end, beyond, mode="symmetric"), n_fft, hop, window)[..., few : few + 1]
+    few = min(frames, frames_mirrored(n_fft, hop))
+    end, samples = istft(spectrum[..., -few:], hop, hop * few, window), length - hop * (frames - few)
+    place = np.arange(hop * few + n_fft // 2) % (2 * samples)
+    mirrored = jnp.take(end, jnp.where(place < samples, place, 2 * samples - 1 - place), axis=-1)
+    return stft(mirrored, n_fft, hop, window)[..., few : few + 1]
+
+
+def frames_mirrored(n_fft: int, hop: int) -> int:
+    """How many of the last frames `next_frame` looks at: they give the clip's end as exactly as all do."""
+    return 2 + -(-n_fft // (2 * hop))
+
+
+def overlap_add(spectrum: jax.Array, hop: int, window: str = "hann") -> jax.Array:
+    """The sum of the frames' waveforms, each times the window: `istft` before it is divided by `window_sum`.
+
+    Args:
+      spectrum: complex, shape (..., freq, time).
+      hop, window: as in `istft`.
+
+    Returns:
+      Real, shape (..., (time - 1) · hop + n_fft), rounded up to whole hops; frame t begins at sample t · hop.
+    """
+    n_fft = 2 * (spectrum.shape[-2] - 1)
+    pieces = jnp.fft.irfft(jnp.swapaxes(spectrum, -1, -2), n=n_fft, axis=-1)
+    weights = jnp.asarray(taper(window, n_fft), pieces.dtype).reshape((1,) * (pieces.ndim - 1) + (n_fft,))
+    return _overlap_add(pieces * weights, hop)
+
+
+def window_sum(frames: int, n_fft: int, hop: int, window: str = "hann") -> np.ndarray:
+    """The sum of so many frames' squared windows, 1 where it is nothing, in float64; as long as `overlap_add`'s."""
+    steps = -(-n_fft // hop)
+    parts = np.pad(taper(window, n_fft) ** 2, (0, steps * hop - n_fft)).reshape(steps, hop)
+    total = np.zeros((frames + steps - 1, hop))
+    for k, part in enumerate(parts):
+        total[k : k + frames] += part
+    return np.where(total > np.finfo(np.float32).tiny, total, 1).reshape(-1)
 
 
 def _overlap_add(pieces: jax.Array, hop: int) -> jax.Array:
