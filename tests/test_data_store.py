@@ -386,6 +386,14 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
 # --- reading ---------------------------------------------------------------------------------
 
 
+def test_a_header_is_the_same_bytes_from_every_numpy():
+    """It is compared, not parsed: with other bytes, stores that are there would be taken for damaged."""
+    text = b"{'descr': '<i2', 'fortran_order': False, 'shape': (10, 44100), }"
+    assert store._header(10, 44100) == b"\x93NUMPY\x01\x00v\x00" + text.ljust(117) + b"\n"
+    sizes = ((1, 1), (1, 10**7), (10**18, 44100))
+    assert {len(store._header(*size)) for size in sizes} == {store._HEADER}
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """Songs of different numbers of clips, in the store's form, and all clips as an array."""
