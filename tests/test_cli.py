@@ -223,7 +223,7 @@ def test_an_existing_folder_is_replaced_only_if_auralise_made_it(run, songs, tmp
         (["--offset=nan"], 2, ["--offset=nan", "0 to 1e+06"]),
         (["--reading=loud"], 2, ["reading", "phase|mask"]),
         (["--layr=1"], 2, ["layr", "layer"]),
-        (["--layer=1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train", "--workdir"]),
+        (["--layer=1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train", "as workdir"]),
         (["--layer=1", "--checkpoint=/nowhere/3"], 1, ["/nowhere"]),
         (["--layer=1", "--out=/proc/none"], 1, ["--out=/proc/none"]),
         (["--layer=1", "EMPTY"], 1, ["no sound files"]),
@@ -267,7 +267,7 @@ def test_numbers_that_are_none_are_refused(flag, words):
 def test_every_command_that_writes_finds_a_folder_taken(run, tmp_path):
     """bin/train and bin/sweep: test_system_kill.py, test_results_collection.py."""
     out = f"--out={tmp_path}"
-    with locks.writing(tmp_path, "--out"):
+    with locks.writing(tmp_path, "out"):
         for name, *flags in (
             ("experiments", f"--workdir={run}", "--experiment=table1"),
             ("import_network", "--model=MTT_vgg", "none.whl"),

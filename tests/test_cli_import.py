@@ -60,13 +60,13 @@ def test_an_imported_mel_network_is_heard_and_names_its_tags(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "flags", "status", "words"),
     [
-        ("auralise", ["--network=net", "tone.wav"], 2, ["log magnitudes", "--reading=mask"]),
+        ("auralise", ["--network=net", "tone.wav"], 2, ["log magnitudes", "use reading=mask"]),
         ("auralise", ["--network=net", "--reading=mask", "--layer=2", "tone.wav"], 2, ["elu", "gradient"]),
         ("auralise", ["--method=magic", "tone.wav"], 2, ["method", "deconvnet|guided|gradient"]),
         ("import_network", ["--spec=spec.yaml", "w.safetensors"], 2, ["--out"]),
-        ("import_network", ["--out=x", "w.safetensors"], 2, ["--spec is missing"]),
+        ("import_network", ["--out=x", "w.safetensors"], 2, ["spec is missing", "--help"]),
         ("import_network", ["--out=x"], 2, ["one file or folder"]),
-        ("import_network", ["--out=x", "--spec=spec.yaml", "tone.wav"], 2, ["--kind", "tone.wav", ".keras"]),
+        ("import_network", ["--out=x", "--spec=spec.yaml", "tone.wav"], 2, ["--kind=auto: tone.wav", ".keras"]),
         ("import_network", ["--out=x", "--spec=tone.wav", "w.safetensors"], 1, ["--spec=tone.wav"]),
         ("import_network", ["--out=/proc/x", "--spec=spec.yaml", "w.safetensors"], 1, ["--out=/proc/x"]),
         ("import_network", ["--out=x", "--model=MTT_big", "m.whl"], 2, ["MTT_vgg|MSD_vgg"]),

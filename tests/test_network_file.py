@@ -60,7 +60,7 @@ def test_what_is_written_comes_back_turned_to_frequency_and_time(rng, stored):
     plain = deconvolve(trained.network, dict(trained.variables) | {"input": {}}, seen, 2)
     np.testing.assert_allclose(plain, images.swapaxes(1, 2), atol=1e-4 * float(jnp.abs(images).max()))
     assert workdir.load(network=folder).labels == LABELS
-    with pytest.raises(ValueError, match="--network"):
+    with pytest.raises(ValueError, match="a network names weights by itself"):
         workdir.load(folder, None, folder)
 
 

@@ -316,7 +316,7 @@ def test_without_a_page_no_twin_is_made_unless_it_is_asked_for(trained, clips, m
     for name in columns - {"descriptor"}:
         assert float(found["1", "0"][name]) == pytest.approx(float(every["1", "0"][name]), rel=1e-4, abs=1e-6), name
     for wrong, words in (
-        ({"page": "single", "untrained": False}, "--page=none"),
+        ({"page": "single", "untrained": False}, "page=none"),
         ({"layers": (1, 1)}, "of 1, 1 one layer is named twice"),
         ({"chosen": [3, 3]}, "of 3, 3 one feature is named twice"),
     ):
@@ -384,7 +384,7 @@ def test_an_interrupted_run_leaves_earlier_clips_whole_and_the_earlier_page(trai
 def test_a_page_of_others_is_left_alone(trained, clips, tmp_path):
     options = clip_folder.Options(layers=(2,), chosen=(0,), duration=1.0)
     (tmp_path / "index.html").write_text("<p>mine</p>")
-    with pytest.raises(InputError, match=r"was not made by auralise.*--page=none"):
+    with pytest.raises(InputError, match=r"was not made by auralise.*page=none"):
         clip_folder.export(trained, clips[:1], tmp_path, options)
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
     made = clip_folder.export(trained, clips[:1], tmp_path, clip_folder.Options((2,), (0,), duration=1.0, page="none"))

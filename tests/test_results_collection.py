@@ -464,5 +464,5 @@ def test_names_of_songs(songs, tmp_path):
     assert isinstance(found[0], Track)
     with pytest.raises(InputError, match="holds no sound files"):
         collection.find_songs([tmp_path])
-    with pytest.raises(ValueError, match="--index names the songs"):
+    with pytest.raises(ValueError, match="an index names the songs"):
         collection.find_songs(["a"], index="tracks.csv")

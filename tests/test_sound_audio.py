@@ -88,7 +88,7 @@ def test_a_truncated_file_gives_what_it_holds_or_is_refused(tmp_path):
 
 def test_an_offset_beyond_the_end_says_how_long_the_file_is(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(2.0), RATE)
-    with pytest.raises(InputError, match=r"a\.wav: lasts 2\.00 s.*--offset=5"):
+    with pytest.raises(InputError, match=r"a\.wav: lasts 2\.00 s.*offset=5"):
         audio.read(tmp_path / "a.wav", RATE, offset=5)
 
 

@@ -205,9 +205,9 @@ def test_two_processes_train_what_one_does_and_stop_and_go_on_together(settings,
     ("flags", "words"),
     [
         (["--processes=2"], "--processes belongs to --distributed"),
-        (["--distributed"], "name --coordinator=HOST:PORT"),
-        (["--distributed", "--coordinator=here"], "--coordinator=here"),
-        (["--distributed", "--coordinator=h:1", "--processes=2", "--process=2"], "--process=2"),
+        (["--distributed"], "name coordinator=HOST:PORT"),
+        (["--distributed", "--coordinator=here"], "--coordinator=here: wanted"),
+        (["--distributed", "--coordinator=h:1", "--processes=2", "--process=2"], "--process=2: must"),
     ],
 )
 def test_wrong_flags_of_several_processes_end_in_one_line(tmp_path, flags, words):

@@ -33,7 +33,7 @@ def test_a_run_of_the_recipe_that_is_killed_ends_as_a_calm_one(tmp_path):
 HOLDER = """
 import sys, time
 from deconv_jax.system import locks
-with locks.writing(sys.argv[1], "--out", share=eval(sys.argv[2])):
+with locks.writing(sys.argv[1], "out", share=eval(sys.argv[2])):
     print("mine", flush=True)
     time.sleep(60)
 """
@@ -47,15 +47,15 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     try:
         assert process.stdout.readline() == "mine\n"
         with (
-            pytest.raises(InputError, match=rf"--out={tmp_path}: process {process.pid} on .* is at work there"),
-            locks.writing(tmp_path, "--out"),
+            pytest.raises(InputError, match=rf"^out {tmp_path}: process {process.pid} on .* is at work there"),
+            locks.writing(tmp_path, "out"),
         ):
             pass
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-    with locks.writing(tmp_path, "--out"):
+    with locks.writing(tmp_path, "out"):
         assert sorted(p.name for p in tmp_path.iterdir()) == [locks.LOCK, "song"]
     assert [p.name for p in tmp_path.iterdir()] == ["song"]
 
@@ -78,14 +78,14 @@ def test_only_other_shares_of_one_work_go_in_together(tmp_path, held, asked, ref
         expected = (
             pytest.raises(InputError, match=f"process {process.pid} on ") if refused else contextlib.nullcontext()
         )
-        with expected, locks.writing(tmp_path, "--out", share=asked):
+        with expected, locks.writing(tmp_path, "out", share=asked):
             pass
         assert (tmp_path / ".1-0123abcd.partial").exists()
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-    with locks.writing(tmp_path, "--out"):
+    with locks.writing(tmp_path, "out"):
         assert [p.name for p in tmp_path.iterdir()] == [locks.LOCK]
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +97,7 @@ from deconv_jax.system import locks
 both, owned, end = 0, 0, time.monotonic() + 1.5
 while time.monotonic() < end:
     try:
-        with locks.writing(sys.argv[1], "--out"):
+        with locks.writing(sys.argv[1], "out"):
             try:
                 os.close(os.open(sys.argv[1] + "/mark", os.O_CREAT | os.O_EXCL))
                 os.unlink(sys.argv[1] + "/mark")
@@ -122,18 +122,18 @@ def test_two_processes_never_own_a_folder_at_the_same_time(tmp_path):
 
 
 def test_what_fails_in_a_new_folder_before_it_is_written_leaves_none(tmp_path):
-    with pytest.raises(KeyError), locks.writing(tmp_path / "new" / "out", "--out"):
+    with pytest.raises(KeyError), locks.writing(tmp_path / "new" / "out", "out"):
         raise KeyError
     assert not (tmp_path / "new" / "out").exists()
     (tmp_path / "file").touch()
     with (
-        pytest.raises(InputError, match=rf"--out={tmp_path}/file: cannot be written \(File exists\); free"),
-        locks.writing(tmp_path / "file", "--out"),
+        pytest.raises(InputError, match=rf"^out {tmp_path}/file: cannot be written \(File exists\); free"),
+        locks.writing(tmp_path / "file", "out"),
     ):
         pass
     with (
         pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"),
-        locks.writing(tmp_path / "full", "--out"),
+        locks.writing(tmp_path / "full", "out"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -141,7 +141,7 @@ def test_what_fails_in_a_new_folder_before_it_is_written_leaves_none(tmp_path):
 def test_a_second_training_in_a_workdir_says_so_in_one_line(tmp_path):
     runs = killing.Runs(tmp_path)
     runs.workdir.mkdir()
-    with locks.writing(runs.workdir, "--workdir"):
+    with locks.writing(runs.workdir, "workdir"):
         status = runs.begin(runs.train()).wait(timeout=300)
     said = (tmp_path / "said.txt").read_text().splitlines()
     assert status == 1

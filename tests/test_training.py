@@ -264,12 +264,12 @@ def test_a_log_network_standardises_every_bin(music, tmp_path):
 
 
 def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_path):
-    with pytest.raises(InputError, match=r"holds no training run.*--workdir"):
+    with pytest.raises(InputError, match=r"holds no training run.*as workdir"):
         workdir.load(tmp_path)
-    with pytest.raises(InputError, match=r"--checkpoint=.*does not exist"):
+    with pytest.raises(InputError, match=r"^checkpoint .*does not exist"):
         workdir.load(finished[0], tmp_path / "12")
     (tmp_path / "13").mkdir()
-    with pytest.raises(InputError, match=r"--checkpoint=.*is no checkpoint"):
+    with pytest.raises(InputError, match=r"^checkpoint .*is no checkpoint"):
         workdir.load(finished[0], tmp_path / "13")
     for name in ("config.json", "corpus.json"):
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())

@@ -51,12 +51,19 @@ def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return main(arguments)
     except flags.Error as error:
         return _fail(str(error), WRONG_FLAGS)
-    except SettingError as error:
-        return _fail(str(error), WRONG_FLAGS)
-    except (InputError, FloatingPointError) as error:
+    except (InputError, SettingError) as error:
+        return _fail(_flag(error.about) + error.message, WRONG_FLAGS if isinstance(error, SettingError) else 1)
+    except FloatingPointError as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on or begins again", 130)
+
+
+def _flag(about: str | None) -> str:
+    """What names an argument on this command line, up to its value: a flag, or a field of its config's data."""
+    if about is None:
+        return ""
+    return f"--{about}=" if about in flags.FLAGS or "config" not in flags.FLAGS else f"--config.data.{about}="
 
 
 def define_distributed() -> Callable[[], None]:

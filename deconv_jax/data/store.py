@@ -349,10 +349,10 @@ def _unwritable(error: OSError, store: Path, need: int) -> InputError:
         free = shutil.disk_usage(next(p for p in (store, *store.parents) if p.is_dir())).free
         return InputError(
             f"{name}: {error.strerror}: up to {need / 1e6:,.0f} MB are needed for the clips that are left, and "
-            f"{free / 1e6:,.0f} MB are free. Free some, or name another --cache_dir; what is stored is kept, and the "
+            f"{free / 1e6:,.0f} MB are free. Free some, or name another cache_dir; what is stored is kept, and the "
             "same command goes on"
         )
-    return InputError(f"{name}: clips cannot be stored here ({error.strerror or error}); name another --cache_dir")
+    return InputError(f"{name}: clips cannot be stored here ({error.strerror or error}); name another cache_dir")
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def load_clips(
     more = f"; all are listed in {files.shown(listing)}" if listing and skipped else ""
     if len(skipped) > failed_share * len(flat):
         raise InputError(
-            f"{len(skipped)} of {len(flat)} songs cannot be used, and --config.data.failed_share={failed_share:g} "
+            f"{len(skipped)} of {len(flat)} songs cannot be used, and config.data.failed_share={failed_share:g} "
             f"of them may: mend them, take them out, or allow more{first}{more}"
         )
     stored, twice = _once(parts, stored)

@@ -79,16 +79,16 @@ def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
       InputError: there is no such folder, or it holds fewer than two genres.
     """
     root = Path(root)
-    flag = f"--config.data.root={files.shown(root)}"
+    name = files.shown(root)
     wanted = "wanted is a folder with one sub-folder of sound files for each genre"
     if not root.is_dir():
-        raise InputError(f"{flag}: is no folder; {wanted}")
+        raise InputError(f"{name}: is no folder; {wanted}", "root")
     try:
         here = root.resolve()
         genres = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
         genres = [d for d in genres if not (d.is_symlink() and here.is_relative_to(d.resolve()))]
     except OSError as error:
-        raise InputError(f"{flag}: {error.strerror}; {wanted}") from None
+        raise InputError(f"{name}: {error.strerror}; {wanted}", "root") from None
     tracks = []
     for genre in genres:
         label = files.shown(genre.name)
@@ -99,13 +99,11 @@ def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
                 tracks.append(Track(path, files.shown(path.relative_to(root)), label, group))
     labels = {t.label for t in tracks}
     if len(labels) < 2:
-        raise InputError(f"{flag}: holds sound files of {len(labels)} genre(s), not of two; {wanted}")
+        raise InputError(f"{name}: holds sound files of {len(labels)} genre(s), not of two; {wanted}", "root")
     return tracks
 
 
-def index_table(
-    table, root=None, labelled: bool = True, flags: str = "--config.data."
-) -> tuple[list[Track], list[tuple[str, str]]]:
+def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], list[tuple[str, str]]]:
     """Tracks that a table lists: CSV (commas or semicolons) or TSV, UTF-8 or UTF-16, one header row.
 
     Columns are found by their names, see `COLUMNS`: path and label are needed, group (the artist) and part are taken
@@ -121,7 +119,6 @@ def index_table(
       table: the file.
       root: what paths are relative to; the table's own folder if left out. Paths may lead out of it.
       labelled: whether a label is needed. If not, tracks of tables or rows without have the label "".
-      flags: how messages call the flags of table and root begin.
 
     Returns:
       Tracks in the table's order, and (name, reason) of every row that cannot be used: too few cells, no path, no
@@ -130,11 +127,11 @@ def index_table(
     Raises:
       InputError: no such table, no text, needed columns missing, no track left, or fewer than two labels.
     """
-    flag, title = f"{flags}index={files.shown(table)}", files.shown(Path(table).name)
+    shown, title = files.shown(table), files.shown(Path(table).name)
     if root and not Path(root).is_dir():
-        raise InputError(f"{flags}root={files.shown(root)}: is no folder; wanted is what {title} starts from")
+        raise InputError(f"{files.shown(root)}: is no folder; wanted is what {title} starts from", "root")
     base = os.path.abspath(root or Path(table).parent)
-    rows, is_fma = _read_table(table, flag, labelled)
+    rows, is_fma = _read_table(table, labelled)
     skipped: list[tuple[str, str]] = []
     if is_fma:
         present = [r for r in rows if os.path.exists(os.path.join(base, r.path))]
@@ -176,12 +173,13 @@ def index_table(
     if not tracks:
         first = f"first reason: {skipped[0][1]}" if skipped else "it has no rows"
         raise InputError(
-            f"{flag}: lists no track that can be used ({first}); name by {flags}root=DIR the folder "
-            "that its paths start from"
+            f"{shown}: lists no track that can be used ({first}); name by root=DIR the folder that its paths "
+            "start from",
+            "index",
         )
     labels = {t.label for t in tracks}
     if labelled and len(labels) < 2:
-        raise InputError(f"{flag}: lists tracks of one genre only, {labels.pop()!r}; at least two are needed")
+        raise InputError(f"{shown}: lists tracks of one genre only, {labels.pop()!r}; at least two are needed", "index")
     return tracks, skipped
 
 
@@ -195,19 +193,20 @@ class _Row(NamedTuple):
     parts: tuple[str, ...]
 
 
-def _read_table(table, flag: str, labelled: bool) -> tuple[list[_Row], bool]:
+def _read_table(table, labelled: bool) -> tuple[list[_Row], bool]:
     """The rows of a table, and whether it is FMA's; InputError if it is no table or lacks a column."""
+    shown = files.shown(table)
     accepted = "accepted is a table as CSV or TSV, in UTF-8, with a header row"
     limit = csv.field_size_limit(_CELL_LIMIT)
     line = 1
     try:
         if not stat.S_ISREG(os.stat(table).st_mode):
-            raise InputError(f"{flag}: is no plain file; {accepted}")
+            raise InputError(f"{shown}: is no plain file; {accepted}", "index")
         with open(table, "rb") as raw:
             start = raw.read(4096)
         wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         if b"\0" in start and not wide:
-            raise InputError(f"{flag}: is no text; {accepted}")
+            raise InputError(f"{shown}: is no text; {accepted}", "index")
         encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
         with open(table, newline="", encoding=encoding, errors=errors) as handle:
             first = handle.readline(_CELL_LIMIT)
@@ -227,8 +226,9 @@ def _read_table(table, flag: str, labelled: bool) -> tuple[list[_Row], bool]:
             if lacking := [role for role in needed if role not in roles]:
                 found = ", ".join(files.shown(name) for name in header[:20]) or "nothing"
                 raise InputError(
-                    f"{flag}: has no column for the {lacking[0]}: its first row is {found}; accepted is "
-                    f"{', '.join(COLUMNS[lacking[0]])}; name the column so"
+                    f"{shown}: has no column for the {lacking[0]}: its first row is {found}; accepted is "
+                    f"{', '.join(COLUMNS[lacking[0]])}; name the column so",
+                    "index",
                 )
             rows = []
             for row in reader if is_fma else itertools.chain([second], reader):
@@ -247,11 +247,11 @@ def _read_table(table, flag: str, labelled: bool) -> tuple[list[_Row], bool]:
                 rows.append(_Row(line, path, label.strip(), group.strip(), parts))
             return rows, is_fma
     except OSError as error:
-        raise InputError(f"{flag}: cannot be read ({error.strerror}); {accepted}") from None
+        raise InputError(f"{shown}: cannot be read ({error.strerror}); {accepted}", "index") from None
     except UnicodeError:
-        raise InputError(f"{flag}: is no text in UTF-16, as its first bytes say; save it as UTF-8") from None
+        raise InputError(f"{shown}: is no text in UTF-16, as its first bytes say; save it as UTF-8", "index") from None
     except csv.Error as error:
-        raise InputError(f"{flag}: after line {line}: {error}; check its quotation marks") from None
+        raise InputError(f"{shown}: after line {line}: {error}; check its quotation marks", "index") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -301,8 +301,9 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
     if any(t.part for t in tracks):
         if fold:
             raise InputError(
-                f"--config.data.fold={fold}: the index says itself which tracks are for training and for testing; "
-                "leave --config.data.fold out, or take that column out of the index"
+                f"{fold}: the index says itself which tracks are for training and for testing; "
+                "leave fold out, or take that column out of the index",
+                "fold",
             )
         return _given_parts(tracks, fractions, seed)
     if folds:
@@ -363,7 +364,7 @@ def _given_parts(tracks: list[Track], fractions: list[float], seed: int) -> dict
         raise InputError(
             f"the index puts {len(divided)} artist(s) into more than one part, such as {divided[0]!r}; results were "
             "too good: mend its column of parts or take it out, or let artists stand on both sides: "
-            "--config.data.split_by=song"
+            "config.data.split_by=song"
         )
     if not parts["train"]:
         raise InputError("the index puts no track that can be used into the training part: one is needed")
@@ -404,7 +405,7 @@ def _deal(tracks: list[Track], shares: list[float], seed: int, purpose: str) -> 
     holders = collections.Counter(label for counts in groups for label in counts)
     what = "artist" if any(t.group for t in tracks) else "song"
     rest = "; leave that genre out, or take fewer folds" if len(shares) > 3 else "; leave that genre out"
-    rest += ", or let artists stand on both sides: --config.data.split_by=song" if what == "artist" else ""
+    rest += ", or let artists stand on both sides: config.data.split_by=song" if what == "artist" else ""
     for label, count in sorted(holders.items()):
         if count < len(shares):
             raise InputError(

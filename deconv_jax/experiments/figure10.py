@@ -80,7 +80,7 @@ def figure10(
     for layer in settings.layers:
         deconvolve.check_features(trained.network.blocks, layer, None)
     if settings.view == "mask" and not front.linear:
-        raise SettingError("--spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
+        raise SettingError("spectrogram=mask multiplies images with the magnitude; this network hears its logarithm")
     if null is not None:
         _check_null(trained, null)
     if folder is None:
@@ -123,7 +123,7 @@ def _check_null(trained: Trained, null: Trained) -> None:
     theirs = (null.network.blocks, null.front_end)
     if theirs != (trained.network.blocks, trained.front_end):
         raise InputError(
-            f"--null_workdir: {files.shown(null.checkpoint)} holds a network of other blocks or another front end; "
+            f"{files.shown(null.checkpoint)}: the null network has other blocks or another front end; "
             "train it with the same config, but for config.data.shuffle_labels"
         )
 

@@ -63,7 +63,7 @@ def run(
     sentences: list[str] = []
     failed: list[str] = []
     layers = wanted.invariance.layers
-    with locks.writing(out, "--out", ["correlations"]) as folder:
+    with locks.writing(out, "out", ["correlations"]) as folder:
         if wanted.has("table1"):
             architecture.table1(trained, folder)
         if wanted.has("kernels"):

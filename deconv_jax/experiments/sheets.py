@@ -98,7 +98,7 @@ def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[s
         try:
             waveform = audio.read(path, front.sample_rate, offset, front.clip_seconds)
             if not np.any(waveform):
-                raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by --offset")
+                raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by offset")
         except InputError as error:
             failed.append(str(error))
             continue

@@ -53,7 +53,7 @@ def write_stimuli(folder, wanted: Sequence[stimuli.Stimulus], sample_rate: int) 
     recipe = {"sample_rate": sample_rate, "recipe": stimuli.RECIPE, "signals": [dataclasses.asdict(s) for s in wanted]}
     if folder.exists():
         if not (folder / "recipe.json").is_file():
-            raise InputError(f"{files.shown(folder)}: is there already and holds no model signals; name another --out")
+            raise InputError(f"{files.shown(folder)}: is there already and holds no model signals; name another folder")
         if read_json(folder / "recipe.json", "model signals") == files.plain(recipe):
             return
     with files.replacing_folder(folder) as partial:
@@ -97,7 +97,7 @@ def read(folder, sample_rate: int, seconds: float) -> tuple[Signals, list[str]]:
             if len(waveform) < samples - 1:  # resampling may round a sample off
                 raise InputError(
                     f"{files.shown(folder / file)}: lasts {len(waveform) / sample_rate:.2f} s, less than the "
-                    f"{seconds:g} s that are compared; leave it out, or lower --seconds"
+                    f"{seconds:g} s that are compared; leave it out, or compare fewer seconds"
                 )
             if not np.any(waveform):
                 raise InputError(f"{files.shown(folder / file)}: is silent in its first {seconds:g} s")

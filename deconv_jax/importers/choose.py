@@ -23,7 +23,7 @@ def kind_of(source: Path) -> str:
     """Which of `KINDS` a source is, by its name; ValueError if that does not tell."""
     kind = "musicnn" if source.is_dir() else _ENDINGS.get(source.suffix.lower(), "")
     if not kind:
-        raise SettingError(f"--kind=auto: {source.name} ends like none of {', '.join(_ENDINGS)}; say which it is")
+        raise SettingError(f"auto: {source.name} ends like none of {', '.join(_ENDINGS)}; say which it is", "kind")
     return kind
 
 
@@ -47,8 +47,8 @@ def import_network(source, out, kind: str = "auto", spec=None, model: str = "MTT
     source = Path(source)
     kind = kind_of(source) if kind == "auto" else kind
     if kind != "musicnn" and not spec:
-        raise SettingError("--spec is missing: the weights do not tell the front end; see --help for a spec")
-    with locks.writing(out, "--out") as folder:
+        raise SettingError("spec is missing: weights do not tell the front end; `bin/import_network --help` shows a spec")
+    with locks.writing(out, "out") as folder:
         if kind == "musicnn":
             musicnn.import_musicnn(source, folder, model)
         else:

@@ -70,7 +70,7 @@ def import_musicnn(path, folder, model: str = "MTT_vgg") -> Path:
       ValueError: unknown model.
     """
     if model not in MODELS:
-        raise SettingError(f"--model must be one of {', '.join(MODELS)}, not {model!r}")
+        raise SettingError(f"model must be one of {', '.join(MODELS)}, not {model!r}")
     path, name = Path(path), files.shown(path)
     index, data = (_bytes(path, f"{model}/{part}", name) for part in (".index", ".data-00000-of-00001"))
     try:

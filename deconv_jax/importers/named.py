@@ -88,7 +88,7 @@ def load(name: str, cache_dir=None) -> Trained:
         raise InputError(f"{files.shown(name)}: is no network's name; known are {', '.join(names())}")
     folder = Path(cache_dir or runtime.cache_dir()) / "networks" / name
     if not (folder / DESCRIPTION).is_file():
-        with locks.writing(folder, "--cache_dir", wait=True):
+        with locks.writing(folder, "cache_dir", wait=True):
             if not (folder / DESCRIPTION).is_file():  # another process may have fetched it meanwhile
                 _fetch(name, folder)
     return load_network(folder)

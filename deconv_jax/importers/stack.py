@@ -87,7 +87,7 @@ def save(folder, layers: Sequence[Layer], settings: Settings, source: Mapping[st
     except ValueError as error:
         raise InputError(f"{files.shown(source['file'])}: {error}") from None
     except OSError as error:
-        raise locks.unwritable(f"--out={files.shown(folder)}", error) from None
+        raise locks.unwritable(folder, error, "out") from None
 
 
 def assemble(layers: Sequence[Layer], settings: Settings, channels_first: bool = False) -> tuple[Network, dict]:
@@ -373,19 +373,19 @@ def read_settings(path) -> Settings:
         with open(path, "rb") as handle:
             text = handle.read(_SPEC_BYTES + 1)
         if len(text) > _SPEC_BYTES:
-            raise InputError(f"--spec={name}: has more than {_SPEC_BYTES} bytes, too many for a spec")
+            raise InputError(f"{name}: has more than {_SPEC_BYTES} bytes, too many for a spec", "spec")
         count = _parts(yaml.compose(text, Loader=yaml.SafeLoader), {})
         if count > _SPEC_PARTS:
-            raise InputError(f"--spec={name}: its aliases stand for {count:.3g} values, too many for a spec")
+            raise InputError(f"{name}: its aliases stand for {count:.3g} values, too many for a spec", "spec")
         given = yaml.safe_load(text)
     except OSError as error:
-        raise InputError(f"--spec={name}: cannot be read ({error.strerror}); name a YAML file") from None
+        raise InputError(f"{name}: cannot be read ({error.strerror}); name a YAML file", "spec") from None
     except (yaml.YAMLError, RecursionError, *_WRONG_SCALAR) as error:
-        raise InputError(f"--spec={name}: is no YAML ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{name}: is no YAML ({' '.join(str(error).split())[:200]})", "spec") from None
     try:
         return settings(given)
     except ValueError as error:
-        raise InputError(f"--spec={name}: {files.shown(str(error))}") from None
+        raise InputError(f"{name}: {files.shown(str(error))}", "spec") from None
 
 
 _SPEC_BYTES, _SPEC_PARTS = 2**20, 10**5

@@ -25,7 +25,7 @@ from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
 from deconv_jax.system import locks
-from deconv_jax.system.files import STALE, shown, sweep, write_bytes
+from deconv_jax.system.files import STALE, sweep, write_bytes
 from deconv_jax.system.runtime import cache_dir, cores, end_with_parent
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
             sweep(folder, STALE)  # other processes may be writing there
         _write_all(missing, progress)
     except OSError as error:
-        raise locks.unwritable(f"--cache_dir={shown(cache_dir)}", error) from None
+        raise locks.unwritable(cache_dir, error, "cache_dir") from None
     return wanted
 
 

@@ -108,7 +108,7 @@ def check_place(out: Path) -> None:
     if not ours:
         raise InputError(
             f"{files.shown(path)}: is there already and was not made by auralise; "
-            "name another --out, or use --page=none"
+            "name another folder, or make no page (page=none)"
         )
 
 

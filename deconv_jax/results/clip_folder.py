@@ -84,7 +84,7 @@ def check(trained: Trained, options: Options) -> None:
       ValueError: as `explain.check`, or a page is asked for without the twins that it shows.
     """
     if options.untrained is False and options.page != "none":
-        raise SettingError("the page shows each feature beside its twin's: leave twins out with --page=none")
+        raise SettingError("the page shows each feature beside its twin's: leave twins out with page=none")
     explain.check(trained, options.layers, options.chosen, options.reading, options.method)
 
 
@@ -111,7 +111,7 @@ def export(
         much = all_layers or options.duration is None or len(paths) > MUCH
         options = dataclasses.replace(options, page="folder" if much else "single")
     check(trained, options)
-    with locks.writing(out, "--out") as folder:
+    with locks.writing(out, "out") as folder:
         return _export(trained, paths, folder, options, offsets)
 
 
@@ -192,11 +192,11 @@ def _export_clip(
     front = trained.front_end
     waveform, read = _load(path, trained, options)
     if folder.exists() and not (folder / "manifest.json").is_file():
-        raise InputError(f"{files.shown(folder)}: is there already and was not made by auralise; name another --out")
+        raise InputError(f"{files.shown(folder)}: is there already and was not made by auralise; name another folder")
     try:
         explain.check_memory(trained, waveform, options.layers, bool(twins))
     except SettingError as error:
-        raise InputError(f"{files.shown(path)}: {error}; --offset and --duration choose a part") from None
+        raise InputError(f"{files.shown(path)}: {error}; offset and duration choose a part") from None
     with files.replacing_folder(folder) as partial:
         to: listening.Files | None = dataclasses.replace(page, root=partial / "page") if page.scripts else page
         to = None if options.page == "none" else to
@@ -244,7 +244,7 @@ def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, i
             f"({front.n_fft / front.sample_rate:.3f} s) are needed"
         )
     if not np.any(waveform):
-        raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by --offset and --duration")
+        raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by offset and duration")
     wanted = front.clip_samples if options.duration is None else round(options.duration * front.sample_rate)
     return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
 

@@ -138,11 +138,11 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
       InputError: there are none, or the table cannot be used. ValueError: an index and files, or a root alone.
     """
     if index and paths:
-        raise SettingError("--index names the songs by itself: leave out files and folders")
+        raise SettingError("an index names the songs by itself: leave out files and folders")
     if root and not index:
-        raise SettingError("--root goes with --index: name a folder without a flag")
+        raise SettingError("root goes with an index: name a folder as a path")
     if index:
-        return tracks.index_table(index, root, labelled=False, flags="--")
+        return tracks.index_table(index, root, labelled=False)
     if not paths:
         return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
     found = find_tracks(paths)
@@ -181,7 +181,7 @@ def sweep(
     check(trained, settings)
     if not songs:
         raise InputError("there are no songs to measure; name a sound file or a folder that holds some")
-    with locks.writing(out, "--out", [PARTS_FOLDER], share):
+    with locks.writing(out, "out", [PARTS_FOLDER], share):
         try:
             return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
         except pa.ArrowException as error:
@@ -204,7 +204,7 @@ def sweep_together(
     """
     if share and hosts.joined():
         raise SettingError(
-            f"--share={share[0] + 1}/{share[1]}: leave it out with --distributed, which shares by itself"
+            f"{share[0] + 1}/{share[1]}: leave it out with several processes, which share by themselves", "share"
         )
     given = (trained, songs, out, store, settings, share or hosts.share())
     swept = sweep(*given, left_out=left_out)
@@ -299,20 +299,21 @@ class _Run:
                 found["settings"].items()
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise InputError(
-                    f"{files.shown(path)}: is not what bin/sweep wrote; name another --out, or remove the folder"
+                    f"{files.shown(path)}: is not what bin/sweep wrote; name another folder, or remove this one"
                 ) from None
         if found is None:
             for name in (TABLE, SKIPPED, SONGS, PARTS_FOLDER):
                 if (self.out / name).exists():
                     raise InputError(
                         f"{files.shown(self.out / name)}: is there already and was not made by bin/sweep; "
-                        "name another --out"
+                        "name another folder"
                     )
             files.write_json(path, wanted | {"checkpoint": self.trained.checkpoint})
         elif differences := self._differences(found, wanted):
             raise InputError(
-                f"--out={files.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
-                "give the same flags and songs to go on with it, or name another folder"
+                f"{files.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
+                "give the same settings and songs to go on with it, or name another folder",
+                "out",
             )
         if not (self.out / SONGS).exists():
             files.write_csv(self.out / SONGS, (dict(zip(LISTED, row, strict=True)) for row in self._listed()), LISTED)
@@ -371,9 +372,10 @@ class _Run:
             for song in sorted(had.keys() & self.contents.keys()):
                 if had[song] != self.contents[song]:
                     raise InputError(
-                        f"--out={files.shown(self.out)}: holds another sweep: song {song + 1}, "
+                        f"{files.shown(self.out)}: holds another sweep: song {song + 1}, "
                         f"{self.songs[song].name}, is another than it was when it was measured; give the same songs "
-                        "to go on with it, or name another folder"
+                        "to go on with it, or name another folder",
+                        "out",
                     )
 
     def _measure_parts(self, numbers: list[int], stored: dict[int, Stored | tuple[str, str]]) -> int:

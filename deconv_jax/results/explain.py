@@ -127,7 +127,7 @@ def check(
     if not trained.front_end.linear and reading == "phase":
         raise SettingError(
             "this network hears log magnitudes, so its images are no magnitudes and the phase reading means nothing: "
-            "use --reading=mask"
+            "use reading=mask"
         )
 
 

@@ -183,13 +183,13 @@ def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settin
     out = Path(out)
     folder, table = out / FOLDER, out / TABLE
     wanted = {"sweep": (pq.read_schema(table).metadata or {})[b"sweep"].decode()} | dataclasses.asdict(options)
-    with locks.writing(out, "--out", wait=True):
+    with locks.writing(out, "out", wait=True):
         if folder.exists():
             try:
                 found = json.loads((folder / "top.json").read_text("utf-8"))
             except (OSError, ValueError):
                 raise InputError(
-                    f"{files.shown(folder)}: is there already and was not made by bin/sweep; name another --out"
+                    f"{files.shown(folder)}: is there already and was not made by bin/sweep; name another folder"
                 ) from None
             if found == wanted and (folder / "index.html").is_file():
                 return folder / "index.html"

@@ -56,7 +56,7 @@ def read(path, sample_rate: int, offset: float = 0.0, duration: float | None = N
             if len(waveform) > LONGEST * sample_rate:
                 raise InputError(
                     f"{name}: lasts more than {LONGEST / 3600:g} hours, which is more than is read at once; "
-                    "choose a part of it by --offset and --duration"
+                    "choose a part of it by offset and duration"
                 )
         else:
             waveform = np.concatenate(list(decode(handle, name, sample_rate, offset, duration)))
@@ -127,7 +127,7 @@ def decode(
             if skip:
                 if 0 <= sound.frames <= skip:
                     seconds = sound.frames / rate
-                    raise InputError(f"{name}: lasts {seconds:.2f} s, so nothing is left after --offset={offset:g}")
+                    raise InputError(f"{name}: lasts {seconds:.2f} s, so nothing is left after offset={offset:g}")
                 sound.seek(skip)
             stream = None
             if rate != sample_rate:

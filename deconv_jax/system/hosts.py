@@ -45,11 +45,11 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
     host, colon, port = (coordinator or "").rpartition(":")
     if coordinator is not None and not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
-        raise SettingError(f"--coordinator={coordinator}: wanted is the host and a free port of process 0, host:port")
+        raise SettingError(f"{coordinator}: wanted is the host and a free port of process 0, host:port", "coordinator")
     if processes is not None and processes < 1:
-        raise SettingError(f"--processes={processes}: must be at least 1")
+        raise SettingError(f"{processes}: must be at least 1", "processes")
     if process is not None and not 0 <= process < (processes or process + 1):
-        raise SettingError(f"--process={process}: must be at least 0 and below --processes={processes}")
+        raise SettingError(f"{process}: must be at least 0 and below processes={processes}", "process")
     if coordinator is not None and process:
         _reach(coordinator, host, int(port))
     _say_when_aborted()
@@ -64,12 +64,12 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SettingError(
-            "--distributed: no cluster's environment (Slurm, Open MPI, Kubernetes, Cloud TPU) says what the run "
-            f"consists of ({str(error).rstrip('.')}); name --coordinator=HOST:PORT, --processes=N and --process=I"
+            "no cluster's environment (Slurm, Open MPI, Kubernetes, Cloud TPU) says what the run "
+            f"consists of ({str(error).rstrip('.')}); name coordinator=HOST:PORT, processes=N and process=I"
         ) from None
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]
-        raise InputError(f"--distributed: the processes did not find each other ({reason})") from None
+        raise InputError(f"the processes did not find each other ({reason})") from None
     if jax.process_count() > 1:
         over = threading.Event()
         threading.Thread(target=_watch, args=(over,), name="watch", daemon=True).start()
@@ -87,8 +87,8 @@ def _reach(coordinator: str, host: str, port: int) -> None:
             if time.monotonic() > until:
                 reason = error.strerror or error
                 raise InputError(
-                    f"--coordinator={coordinator}: process 0 cannot be reached there ({reason}); start it, or name "
-                    "its host and port"
+                    f"{coordinator}: process 0 cannot be reached there ({reason}); start it, or name its host and port",
+                    "coordinator",
                 ) from None
             time.sleep(0.5)
 

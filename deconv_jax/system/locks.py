@@ -18,7 +18,7 @@ LOCK = ".lock"
 @contextlib.contextmanager
 def writing(
     folder,
-    flag: str,
+    about: str,
     inside: Sequence[str] = (),
     share: tuple[int, int] = (0, 1),
     wait: bool = False,
@@ -30,7 +30,7 @@ def writing(
 
     Args:
       folder: made if it is not there.
-      flag: that named it, for messages, such as "--workdir".
+      about: the argument that named it, for errors, such as "workdir".
       inside: its sub-folders that are written as well.
       share: (i, n): the body does the i-th of n shares of one work; the others may go on meanwhile.
       wait: for others to end, in place of an error.
@@ -48,30 +48,32 @@ def writing(
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             with contextlib.ExitStack() as door:
-                door.enter_context(_lock(folder / LOCK, flag, wait, passing=share[1] > 1))
+                door.enter_context(_lock(folder / LOCK, about, wait, passing=share[1] > 1))
                 for other in folder.glob(".share-*.lock"):
                     if share[1] == 1 or not other.name.endswith(f"-of-{share[1]}.lock"):
-                        with _lock(other, flag, wait):
+                        with _lock(other, about, wait):
                             pass
                 if share[1] > 1:
-                    held.enter_context(_lock(folder / f".share-{share[0] + 1}-of-{share[1]}.lock", flag, wait))
+                    held.enter_context(_lock(folder / f".share-{share[0] + 1}-of-{share[1]}.lock", about, wait))
                 else:
                     for place in (folder, *(folder / name for name in inside)):
                         files.sweep(place)
                     held.push(door.pop_all())
             yield folder
     except OSError as error:
-        raise unwritable(f"{flag}={files.shown(folder)}", error) from None
+        raise unwritable(folder, error, about) from None
     finally:
         if made:
             with contextlib.suppress(OSError):  # what fails before it writes leaves no empty folder
                 folder.rmdir()
 
 
-def unwritable(name: str, error: OSError) -> InputError:
-    """The error that says that a folder cannot be written; `name` as in "--out=DIR"."""
+def unwritable(folder, error: OSError, about: str) -> InputError:
+    """The error that says that a folder, which the argument `about` named, cannot be written."""
     reason = error.strerror or str(error).partition("\n")[0]
-    return InputError(f"{name}: cannot be written ({reason}); free some space or name another folder")
+    return InputError(
+        f"{files.shown(folder)}: cannot be written ({reason}); free some space or name another folder", about
+    )
 
 
 @contextlib.contextmanager
@@ -82,7 +84,7 @@ def turn(path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, flag: str, wait: bool = False, passing: bool = False) -> Iterator[None]:
+def _lock(path: Path, about: str, wait: bool = False, passing: bool = False) -> Iterator[None]:
     """Holds a lock file. One who is only `passing` does not sign it, and waits for others who pass."""
     lock = filelock.FileLock(path, timeout=-1 if wait else 0)
     while not lock.is_locked:
@@ -91,8 +93,9 @@ def _lock(path: Path, flag: str, wait: bool = False, passing: bool = False) -> I
         except filelock.Timeout:
             if not passing or _signed(path):
                 raise InputError(
-                    f"{flag}={files.shown(path.parent)}: {_signed(path) or 'another process'} is at work there; "
-                    "wait for it to end, or name another folder"
+                    f"{files.shown(path.parent)}: {_signed(path) or 'another process'} is at work there; "
+                    "wait for it to end, or name another folder",
+                    about,
                 ) from None
             time.sleep(0.05)
     try:

@@ -22,7 +22,7 @@ def no_totals() -> State:
 def diverged(step: int, what: str) -> FloatingPointError:
     """The error of a training that has become nonsense."""
     return FloatingPointError(
-        f"step {step}: {what}; nothing of it was kept. Lower --config.train.learning_rate and train in a new --workdir"
+        f"step {step}: {what}; nothing of it was kept. Lower config.train.learning_rate and train in a new workdir"
     )
 
 

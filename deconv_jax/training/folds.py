@@ -34,12 +34,12 @@ def train_folds(config: dict, workdir, folds: int, cache_dir=None) -> dict:
     """
     workdir = Path(workdir).absolute()
     if folds < 3:
-        raise SettingError(f"--folds={folds}: must be at least 3: one fold to test, one to validate, one to train")
+        raise SettingError(f"{folds}: must be at least 3: one fold to test, one to validate, one to train", "folds")
     if config["data"].get("fold"):
-        raise SettingError(f"--folds={folds} trains every fold: leave out --config.data.fold={config['data']['fold']}")
+        raise SettingError(f"{folds}: trains every fold: leave out config.data.fold={config['data']['fold']}", "folds")
     if (workdir / "config.json").is_file():
-        raise InputError(f"--workdir={files.shown(workdir)}: holds a single run; name another for its folds")
-    with locks.writing(workdir, "--workdir") if hosts.first() else contextlib.nullcontext():
+        raise InputError(f"{files.shown(workdir)}: holds a single run; name another for its folds", "workdir")
+    with locks.writing(workdir, "workdir") if hosts.first() else contextlib.nullcontext():
         reports = [_fold(config, workdir, number, folds, cache_dir) for number in range(1, folds + 1)]
         return _pooled(workdir, reports, config["seed"]) if hosts.first() else {}
 

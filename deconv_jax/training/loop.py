@@ -52,7 +52,7 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
     settings(config)
     if not hosts.first():
         return _train(config, workdir, cache_dir)
-    with locks.writing(workdir, "--workdir", ["network"]):
+    with locks.writing(workdir, "workdir", ["network"]):
         return _train(config, workdir, cache_dir)
 
 

@@ -107,8 +107,9 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
     if hosts.first():
         if (workdir / "corpus.json").is_file() and wd.read_json(workdir / "corpus.json", "run") != corpus:
             raise InputError(
-                f"--workdir={files.shown(workdir)}: was begun with other songs than are there now; "
-                "restore them, or name another --workdir"
+                f"{files.shown(workdir)}: was begun with other songs than are there now; "
+                "restore them, or name another workdir",
+                "workdir",
             )
         # Not before: a first command with a wrong name of a folder must not bind the workdir to it.
         if not (workdir / "config.json").is_file():
@@ -138,7 +139,7 @@ def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir:
     clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
     counts = np.asarray([len(clips[part].labels) for part in PARTS])
     if np.any(hosts.from_first(counts) != counts):
-        raise InputError(f"--cache_dir={files.shown(folder.parent)}: holds other clips here than where process 0 runs")
+        raise InputError(f"{files.shown(folder.parent)}: holds other clips here than where process 0 runs", "cache_dir")
     return clips, skipped
 
 
@@ -159,7 +160,7 @@ def check_claim(workdir: Path, config: dict) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         if (workdir / "fold1").is_dir():
-            raise InputError(f"--workdir={files.shown(workdir)}: holds folds (--folds); name another for a single run")
+            raise InputError(f"{files.shown(workdir)}: holds folds; name another for a single run", "workdir")
         return
     config = upgraded(json.loads(json.dumps(config)), "config")
     there = upgraded(wd.read_json(path, "run"), files.shown(path))
@@ -170,9 +171,10 @@ def check_claim(workdir: Path, config: dict) -> None:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
         raise InputError(
-            f"--workdir={files.shown(workdir)}: holds a run with another config.{name} "
-            f"({_flat(there).get(name, 'none')} there, {_flat(config).get(name, 'none')} now); name another --workdir, "
-            "or delete this one"
+            f"{files.shown(workdir)}: holds a run with another config.{name} "
+            f"({_flat(there).get(name, 'none')} there, {_flat(config).get(name, 'none')} now); name another workdir, "
+            "or delete this one",
+            "workdir",
         )
 
 

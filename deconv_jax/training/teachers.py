@@ -26,21 +26,21 @@ def load_teachers(folders: Sequence[str], music: Music, front_end: FrontEnd) -> 
     held_out = {track.name for part in ("validation", "test") for track in music.parts[part]}
     teachers = []
     for folder in folders:
-        flag = f"--config.train.teachers: {files.shown(folder)}"
+        what = f"config.train.teachers: {files.shown(folder)}"
         is_run = (Path(folder) / "config.json").is_file()
         teacher = wd.load(folder) if is_run else wd.load(network=folder)
         if teacher.labels != music.labels:
-            raise InputError(f"{flag}: names {', '.join(teacher.labels)}, and this run {', '.join(music.labels)}")
+            raise InputError(f"{what}: names {', '.join(teacher.labels)}, and this run {', '.join(music.labels)}")
         if dataclasses.replace(teacher.front_end, clip_seconds=front_end.clip_seconds) != front_end:
-            raise InputError(f"{flag}: has another front end than config.front_end; teachers hear what is learnt from")
+            raise InputError(f"{what}: has another front end than config.front_end; teachers hear what is learnt from")
         if teacher.network.head == "flatten" and teacher.front_end != front_end:
-            raise InputError(f"{flag}: flattens its maps, so it fits its own length of clip only")
+            raise InputError(f"{what}: flattens its maps, so it fits its own length of clip only")
         corpus = (Path(folder) if is_run else Path(folder).absolute().parent) / "corpus.json"
         if (is_run or (Path(folder) / DESCRIPTION).is_file()) and corpus.is_file():
             heard = held_out & set(wd.read_json(corpus, "training run")["songs"]["train"])
             if heard:
                 raise InputError(
-                    f"{flag}: was trained on {len(heard)} song(s) that this run holds out, such as {min(heard)}; give "
+                    f"{what}: was trained on {len(heard)} song(s) that this run holds out, such as {min(heard)}; give "
                     "all runs the same config.data.seed, config.data.fold and config.data.split"
                 )
         teachers.append(teacher)

@@ -47,10 +47,10 @@ def read_json(path: Path, what: str):
     except FileNotFoundError:
         raise InputError(
             f"{files.shown(path)}: does not exist, so {files.shown(path.parent)} holds no {what}; "
-            "run bin/train first, or name its folder by --workdir"
+            "run bin/train first, or name its folder as workdir"
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{files.shown(path)}: cannot be read ({error}); train again in a new --workdir") from None
+        raise InputError(f"{files.shown(path)}: cannot be read ({error}); train again in a new workdir") from None
 
 
 def front_end(config: dict) -> FrontEnd:
@@ -110,7 +110,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     """
     if network is not None:
         if workdir is not None or checkpoint is not None:
-            raise SettingError("--network names weights by itself: leave out --workdir and --checkpoint")
+            raise SettingError("a network names weights by itself: leave out workdir and checkpoint")
         return named.load(network) if str(network) in named.names() else load_network(network)
     if workdir is not None and checkpoint is None:
         if str(workdir) in named.names():
@@ -132,13 +132,13 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
         steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
         if not steps:
             raise InputError(
-                f"--workdir={files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch"
+                f"{files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch", "workdir"
             )
         checkpoint = folder / str(steps[-1])
     checkpoint = Path(checkpoint).absolute()
     if not checkpoint.is_dir():
         raise InputError(
-            f"--checkpoint={files.shown(checkpoint)}: does not exist; wanted is a folder that bin/train wrote"
+            f"{files.shown(checkpoint)}: does not exist; wanted is a folder that bin/train wrote", "checkpoint"
         )
     try:
         stored = ocp.CheckpointManager(checkpoint.parent, options=ocp.CheckpointManagerOptions(read_only=True)).restore(
@@ -147,15 +147,16 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
     except Exception as error:  # Orbax raises many kinds for a damaged folder; all mean the same to a user
         reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f"--checkpoint={files.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
-            "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230"
+            f"{files.shown(checkpoint)}: is no checkpoint that can be read ({reason}); "
+            "wanted is a folder that bin/train wrote, such as WORKDIR/checkpoints/best/1230",
+            "checkpoint",
         ) from None
     variables = jax.tree.map(jnp.asarray, evaluated(stored))
     try:
         check_weights(net, variables, (front.bins, front.clip_frames))
     except ValueError as error:
         raise InputError(
-            f"{files.shown(checkpoint)}: holds another architecture: {error}; name the --workdir that the checkpoint "
+            f"{files.shown(checkpoint)}: holds another architecture: {error}; name the workdir that the checkpoint "
             "belongs to"
         ) from None
     net, variables = fold(net, variables)
