@@ -47,7 +47,7 @@ def import_network(source, out, kind: str = "auto", spec=None, model: str = "MTT
     source = Path(source)
     kind = kind_of(source) if kind == "auto" else kind
     if kind != "musicnn" and not spec:
-        raise SettingError("spec is missing: weights do not tell the front end; `bin/import_network --help` shows a spec")
+        raise SettingError("spec is missing: the weights do not tell the front end; see `bin/import_network --help`")
     with locks.writing(out, "out") as folder:
         if kind == "musicnn":
             musicnn.import_musicnn(source, folder, model)
