@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_these_tests_can_fail():
     assert not backward("deconv_jax.sound.audio", "deconv_jax.results.explain")
     assert backward("deconv_jax.cli.auralise", "deconv_jax.results.explain")
     assert [other for other, _ in imported(later, "jax")] == ["jax._src.core"]
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if room(name) not in ("", "cli")])
+def test_errors_leave_flags_to_the_commands(name):
+    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    errors = [ast.unparse(call) for call in calls if getattr(call.func, "id", "").endswith("Error")]
+    texts = [re.sub("`[^`]*`", "", error) for error in errors]  # a whole command, such as `bin/train --help`, may stay
+    assert [text for text in texts if re.search(r"(?<![\w-])--[a-z]", text)] == []
