@@ -56,7 +56,7 @@ def measure(images: np.ndarray, maps: np.ndarray, frequencies: np.ndarray) -> Me
     return finished({name: np.concatenate([f[name] for f in found]) for name in found[0]})
 
 
-def reduce(images, maps, frequencies, np_or_jnp=jnp) -> dict[str, Any]:
+def reduce(images: Any, maps: Any, frequencies: np.ndarray, np_or_jnp: Any = jnp) -> dict[str, Any]:
     """What `finished` makes `Measures` of, without NaN; in JAX to stand within a compiled function.
 
     Energies are sums over images whose largest value is brought to 1, so that float32 neither overflows nor loses

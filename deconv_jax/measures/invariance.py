@@ -14,7 +14,7 @@ correlations, nominal 95 % covered 35 %, where levels cover about 90 %.
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def pairs(attributes: Sequence[dict[str, str]]) -> dict[str, np.ndarray]:
     """
     found = {}
     for name in attributes[0]:
-        groups: dict[tuple, list[int]] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for index, levels in enumerate(attributes):
             others = tuple(level for other, level in levels.items() if other != name)
             groups.setdefault(others, []).append(index)
@@ -61,7 +61,7 @@ def pairs(attributes: Sequence[dict[str, str]]) -> dict[str, np.ndarray]:
 
 def feature_correlations(
     network: Network,
-    variables,
+    variables: Any,
     magnitudes: np.ndarray,
     layer: int,
     pairs: np.ndarray,
@@ -129,7 +129,7 @@ def _check_view(view: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames="view")
-def _view(images, magnitudes, view: str):
+def _view(images: jax.Array, magnitudes: jax.Array, view: str) -> jax.Array:
     """(…, freq, time) → rows, (…, pixels)."""
     if view == "mask":
         images = images * magnitudes

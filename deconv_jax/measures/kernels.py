@@ -7,6 +7,7 @@ of them by eye; here every one is split into four parts that are orthogonal, so 
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 LABELS = ("onset", "harmonic", "low-pass", "mixed")
@@ -78,9 +79,9 @@ class Chance:
     low: np.ndarray
     high: np.ndarray
 
-    def unlike(self, counts) -> np.ndarray:
+    def unlike(self, counts: ArrayLike) -> np.ndarray:
         """Which labels, bool (..., 4), do not have as many kernels as a random layer would: counts (..., 4)."""
-        return (counts < self.low) | (counts > self.high)
+        return (np.asarray(counts) < self.low) | (np.asarray(counts) > self.high)
 
 
 def chance(size: tuple[int, int], features: int, seed: int = 0) -> Chance:

@@ -6,6 +6,7 @@ The features of two networks do not correspond: feature 3 of the twin is no earl
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ SEEDS = (1607_02444, 1607_02445)
 """Seeds of the twin and of the second twin; a training run that uses one of them would begin as its own twin."""
 
 
-def twin(network: Network, variables, size: tuple[int, int], seed: int) -> dict:
+def twin(network: Network, variables: Any, size: tuple[int, int], seed: int) -> dict[str, Any]:
     """The variables of the same network before any training.
 
     Args:

@@ -14,7 +14,7 @@ not carry over to elu, tanh and their like: their maps are negative too, and pas
 make the image depend on its arbitrary level. Networks that use them are explained by `gradient` only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def pass_back(signal: jax.Array, gate: jax.Array | None, name: str, slope: float
     return signal if gate is None else signal * gate
 
 
-def check_method(method: str, names) -> None:
+def check_method(method: str, names: Iterable[str]) -> None:
     """Whether a method has a rule for all of these activations.
 
     Raises:

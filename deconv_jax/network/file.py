@@ -17,9 +17,9 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
 from deconv_jax.network.trained import Trained
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files
+
+Made = TypeVar("Made")
 
 FORMAT = "deconv_jax network"
 VERSION = 1
@@ -47,9 +49,9 @@ _CELLS = 2**31
 
 
 def save_network(
-    folder,
+    folder: str | Path,
     network: Network,
-    variables,
+    variables: Any,
     front_end: FrontEnd,
     labels: Sequence[str],
     source: Mapping[str, Any] | None = None,
@@ -101,7 +103,7 @@ def save_network(
     return folder
 
 
-def load_network(folder) -> Trained:
+def load_network(folder: str | Path) -> Trained:
     """Reads a network that `save_network`, `bin/train` or `bin/import_network` wrote, or that you wrote by hand.
 
     Raises:
@@ -151,7 +153,9 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name: str | None = None):
+def _fitted(
+    description: Any, weights: dict[str, np.ndarray], name: str, weights_name: str | None = None
+) -> tuple[Network, dict[str, Any], FrontEnd, list[str]]:
     """(network, variables, front end, labels) of a description and its weights, all checked, (freq, time).
 
     Raises:
@@ -173,7 +177,7 @@ def _fitted(description, weights: dict[str, np.ndarray], name: str, weights_name
     return network, variables, front_end, labels
 
 
-def _read(description) -> tuple[Network, FrontEnd, list[str], tuple[str, str]]:
+def _read(description: Any) -> tuple[Network, FrontEnd, list[str], tuple[str, str]]:
     """Network, front end, labels and axes of a description; SettingError names a field that is wrong."""
     top = mapping(description, "it")
     _check_plain(top, "it", _DEEPEST)
@@ -227,7 +231,7 @@ def upgraded(settings: dict[str, Any], name: str = "") -> dict[str, Any]:
     return settings | {"network": network, "front_end": front}
 
 
-def read_axes(given) -> tuple[str, str]:
+def read_axes(given: Any) -> tuple[str, str]:
     """One of `AXES`, from a list.
 
     Raises:
@@ -239,7 +243,7 @@ def read_axes(given) -> tuple[str, str]:
     return AXES[AXES.index(axes)]
 
 
-def _network(fields, classes: int) -> Network:
+def _network(fields: Any, classes: int) -> Network:
     """The network that a description's `network` holds; SettingError names a field that is wrong."""
     fields = dict(mapping(fields, "network"))
     blocks = fields.pop("blocks", None)
@@ -275,7 +279,7 @@ def turned_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
     return tuple(done)
 
 
-def turned(network: Network, variables, size: tuple[int, int]):
+def turned(network: Network, variables: Any, size: tuple[int, int]) -> tuple[Network, dict[str, Any]]:
     """A network of (time, freq) spectrograms → the same of (freq, time).
 
     Args:
@@ -310,14 +314,14 @@ def _described(network: Network) -> dict[str, Any]:
     }
 
 
-def mapping(value, field: str) -> dict[str, Any]:
+def mapping(value: Any, field: str) -> dict[str, Any]:
     """`value` itself; SettingError if it is no mapping."""
     if not isinstance(value, dict):
         raise SettingError(f"{field} must be a mapping of fields, not {value!r:.60}")
     return value
 
 
-def _check_plain(value, place: str, deep: int) -> None:
+def _check_plain(value: Any, place: str, deep: int) -> None:
     """Raises ValueError for what JSON can say and files cannot take up again: endless numbers, halves of characters."""
     if deep == 0:
         raise SettingError(f"{place:.200} is nested more than {_DEEPEST} deep")
@@ -337,7 +341,7 @@ def _check_plain(value, place: str, deep: int) -> None:
             _check_plain(part, key if place == "it" else f"{place}.{key}", deep - 1)
 
 
-def _check_source(source) -> None:
+def _check_source(source: Any) -> None:
     """Checks where a network says that it comes from: a mapping; results, if it is of bin/train, as it writes them."""
     results = mapping(source, "source").get("test")
     if source.get("made_by") != "bin/train" or results is None:
@@ -363,16 +367,16 @@ def _check_sizes(blocks: Sequence[Block], size: tuple[int, int]) -> None:
             raise SettingError(f"{what} has {count:.3g} numbers for one clip, more than {_CELLS:.3g}; shorten the clip")
 
 
-def _known(fields, known: Sequence[str], prefix: str) -> None:
+def _known(fields: Iterable[str], known: Sequence[str], prefix: str) -> None:
     for field in fields:
         if field not in known:
             raise SettingError(f"{prefix}{field} is unknown; known are {', '.join(known)}")
 
 
-def built(kind, fields, place: str):
+def built(kind: type[Made], fields: Any, place: str) -> Made:
     """A dataclass from the fields that JSON or YAML gives; SettingError names a field that is wrong."""
     fields = mapping(fields, place)
-    specs = {f.name: f for f in dataclasses.fields(kind)}
+    specs = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _known(fields, list(specs), f"{place}.")
     for field, value in fields.items():
         wanted = getattr(specs[field].type, "__name__", "")
@@ -395,7 +399,7 @@ def built(kind, fields, place: str):
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
@@ -418,7 +422,7 @@ def _nested(weights: dict[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def check_weights(network: Network, variables, size: tuple[int, int]) -> None:
+def check_weights(network: Network, variables: Any, size: tuple[int, int]) -> None:
     """Compares weights with what a network of an input (freq, time) = `size` needs.
 
     Raises:
@@ -447,6 +451,6 @@ def check_weights(network: Network, variables, size: tuple[int, int]) -> None:
             raise SettingError(f"weight {key} is {found[key]} where the network needs {wanted[key]}")
 
 
-def _flat(tree) -> dict[str, Any]:
+def _flat(tree: Any) -> dict[str, Any]:
     """Names such as params/conv1/kernel → leaves."""
     return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree.leaves_with_path(tree)}

@@ -9,7 +9,7 @@ from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Dense
 
 
-def fold(network: Network, variables) -> tuple[Network, dict[str, Any]]:
+def fold(network: Network, variables: Any) -> tuple[Network, dict[str, Any]]:
     """Takes batch norm that stands between a convolution (or dense layer) and its activation into that layer.
 
     With γ, β, μ, σ² of the norm, γ (W x + b - μ) / √(σ² + ε) + β is W' x + b' for W' = W γ / √(σ² + ε) and
@@ -44,7 +44,7 @@ def fold(network: Network, variables) -> tuple[Network, dict[str, Any]]:
     return network.clone(blocks=tuple(blocks), dense=plain), done
 
 
-def _folded(layer, norm, stats, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+def _folded(layer: Any, norm: Any, stats: Any, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias of a layer with its norm in them; computed in float64, for σ may be small."""
     factor = np.asarray(norm["scale"], np.float64) / np.sqrt(np.asarray(stats["var"], np.float64) + epsilon)
     bias = np.asarray(layer.get("bias", 0.0), np.float64) - np.asarray(stats["mean"], np.float64)

@@ -4,6 +4,9 @@ All arrays are (clips, freq, time, maps), float32, maps last: the layout that XL
 """
 
 import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,7 @@ Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def pads(padding, size, window: Pair, stride: Pair) -> tuple[Pair, Pair]:
+def pads(padding: Any, size: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> tuple[Pair, Pair]:
     """Cells added (before, after) along frequency and time.
 
     Args:
@@ -33,7 +36,9 @@ def pads(padding, size, window: Pair, stride: Pair) -> tuple[Pair, Pair]:
     return edges[0], edges[1]
 
 
-def convolve(x, kernel, window_strides=(1, 1), padding="SAME", **_) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int] = (1, 1), padding: Any = "SAME", **_: Any
+) -> jax.Array:
     """Cross-correlation of x with kernel, shape (height, width, maps in, maps out); Flax's signature.
 
     On a CPU, a single map in, the spectrogram, and 3×3 kernels between many maps have rules of their own: there XLA
@@ -47,18 +52,21 @@ def convolve(x, kernel, window_strides=(1, 1), padding="SAME", **_) -> jax.Array
     return _convolve(x, kernel, padding, tuple(window_strides))
 
 
-def _convolve(x, kernel, padding, strides=(1, 1), dilation=(1, 1)) -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, padding: Any, strides: Sequence[int] = (1, 1), dilation: Pair = (1, 1)
+) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation=dilation, dimension_numbers=_DIMENSIONS)
 
 
 @jax.custom_vjp
-def _convolve_one(x, kernel) -> jax.Array:
+def _convolve_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A sum of shifted multiples of one map: no work for matrix products, and what follows is fused into it."""
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[3])
-    return sum(view * weight for view, weight in zip(_shifted(x, kernel.shape[:2]), weights, strict=True))
+    views = zip(_shifted(x, kernel.shape[:2]), weights, strict=True)
+    return functools.reduce(operator.add, (view * weight for view, weight in views))
 
 
-def _convolve_one_backward(residual, gradient):
+def _convolve_one_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
     views = jnp.concatenate(_shifted(x, kernel.shape[:2]), axis=-1).reshape(-1, kernel.shape[0] * kernel.shape[1])
     into_kernel = (views.T @ gradient.reshape(-1, kernel.shape[3])).reshape(kernel.shape)
@@ -68,7 +76,7 @@ def _convolve_one_backward(residual, gradient):
 _convolve_one.defvjp(lambda x, kernel: (_convolve_one(x, kernel), (x, kernel)), _convolve_one_backward)
 
 
-def _shifted(x, window: Pair) -> list[jax.Array]:
+def _shifted(x: jax.Array, window: Sequence[int]) -> list[jax.Array]:
     """x as every cell of a SAME kernel sees it, row by row."""
     edges = [((n - 1) // 2, n // 2) for n in window]
     padded = jnp.pad(x, [(0, 0), *edges, (0, 0)])
@@ -76,11 +84,11 @@ def _shifted(x, window: Pair) -> list[jax.Array]:
 
 
 @jax.custom_vjp
-def _convolve_3x3(x, kernel) -> jax.Array:
+def _convolve_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve(x, kernel, "SAME")
 
 
-def _convolve_3x3_backward(residual, gradient):
+def _convolve_3x3_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
     return convolve_back(gradient, kernel, "SAME"), kernel_gradient_3x3(x, gradient)
 
@@ -132,11 +140,13 @@ def kernel_gradient_3x3(x: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.einsum("ka,klio,lb->abio", into_kernel, summed, into_kernel)
 
 
-def _weighted(weights, arrays) -> jax.Array:
+def _weighted(weights: Sequence[Any] | np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
     return sum((int(w) * a for w, a in zip(weights[1:], arrays[1:], strict=True) if w), int(weights[0]) * arrays[0])
 
 
-def convolve_back(y: jax.Array, kernel: jax.Array, padding, strides: Pair = (1, 1), size=None) -> jax.Array:
+def convolve_back(
+    y: jax.Array, kernel: jax.Array, padding: Any, strides: Pair = (1, 1), size: Sequence[int] | None = None
+) -> jax.Array:
     """Transpose of `convolve`: the cross-correlation with the flipped, transposed kernel.
 
     Args:
@@ -154,7 +164,9 @@ def convolve_back(y: jax.Array, kernel: jax.Array, padding, strides: Pair = (1, 
     return _convolve(y, flipped, back_pads(y.shape[1:3], window, padding, strides, size), dilation=strides)
 
 
-def back_pads(found, window, padding, strides: Pair, size) -> list[Pair]:
+def back_pads(
+    found: Sequence[int], window: Sequence[int], padding: Any, strides: Pair, size: Sequence[int]
+) -> list[Pair]:
     """Edges of the transposed convolution, (before, after) for each axis; negative ones cut off.
 
     Args:
@@ -168,7 +180,7 @@ def back_pads(found, window, padding, strides: Pair, size) -> list[Pair]:
     return edges
 
 
-def _cells(window: Pair) -> list[Pair]:
+def _cells(window: Sequence[int]) -> list[Pair]:
     return [(a, b) for a in range(window[0]) for b in range(window[1])]
 
 
@@ -198,12 +210,12 @@ def max_pool(x: jax.Array, window: Pair, stride: Pair) -> tuple[jax.Array, jax.A
     return best, switches
 
 
-def _max_pool_forward(x, window, stride):
+def _max_pool_forward(x: jax.Array, window: Pair, stride: Pair) -> tuple[Any, Any]:
     pooled, switches = max_pool(x, window, stride)
     return (pooled, switches), (switches, np.empty((*x.shape[1:3], 0)))
 
 
-def _max_pool_backward(window, stride, residual, gradient):
+def _max_pool_backward(window: Pair, stride: Pair, residual: Any, gradient: Any) -> tuple[jax.Array]:
     switches, like = residual
     return (unpool(gradient[0], switches, window, stride, like.shape[:2]),)
 
@@ -212,7 +224,12 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def average_pool(
-    x: jax.Array, window: Pair, stride: Pair, edges: tuple[Pair, Pair], inside=None, count_padding: bool = False
+    x: jax.Array,
+    window: Pair,
+    stride: Pair,
+    edges: tuple[Pair, Pair],
+    inside: jax.Array | None = None,
+    count_padding: bool = False,
 ) -> jax.Array:
     """Average-pooling.
 

@@ -5,7 +5,7 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -200,14 +200,14 @@ LOWEST = float(np.finfo(np.float32).min)
 """Fills padding that must never win a maximum; finite, so that checks for infinities stay useful."""
 
 
-def convolution(block: Block, params, maps: jax.Array) -> jax.Array:
+def convolution(block: Block, params: Any, maps: jax.Array) -> jax.Array:
     """What a block's convolution makes of maps, (clips, freq, time, maps in): where `Network.__call__` can `start`."""
     padding = block.padding if isinstance(block.padding, str) else _conv_pads(block, maps.shape[1:3])
     x = convolve(maps, params["kernel"], block.conv_stride, padding)
     return x + params["bias"].reshape(1, 1, 1, -1) if "bias" in params else x
 
 
-def _conv_pads(block: Block, size) -> list[tuple[int, int]]:
+def _conv_pads(block: Block, size: Sequence[int]) -> list[tuple[int, int]]:
     return list(pads(block.padding, size, block.kernel, block.conv_stride))
 
 

@@ -72,7 +72,7 @@ class Block:
     pool_padding: Padding = "VALID"
     count_padding: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "stride", self.pool if self.stride is None else self.stride)
         for name in ("kernel", "pool", "stride", "conv_stride"):
             pair = getattr(self, name)
@@ -99,11 +99,11 @@ class Block:
         if self.pooling not in POOLINGS:
             raise SettingError(f"block.pooling must be one of {', '.join(POOLINGS)}, not {self.pooling!r}")
 
-    def convolved(self, length, axis: int):
+    def convolved(self, length: Any, axis: int) -> Any:
         """Length of the convolution's output along an axis (0 frequency, 1 time); ints or integer arrays."""
         return _length(length, self.padding, axis, self.kernel, self.conv_stride)
 
-    def pooled(self, length, axis: int):
+    def pooled(self, length: Any, axis: int) -> Any:
         """Length of the pooled output along an axis, from the block's input length; below 1 if nothing fits."""
         return _length(self.convolved(length, axis), self.pool_padding, axis, self.pool, self.stride)
 
@@ -112,12 +112,12 @@ class Block:
         return self.conv_stride[axis] * self.stride[axis]
 
 
-def _whole(value, least: int) -> bool:
+def _whole(value: Any, least: int) -> bool:
     number = isinstance(value, int | float | np.integer) and not isinstance(value, bool)
     return number and bool(least <= value <= MOST and int(value) == value)
 
 
-def _padding(name: str, given) -> Padding:
+def _padding(name: str, given: Any) -> Padding:
     """Padding in its one form: a word where one says it for both axes, a pair else."""
     if given in ("SAME", "VALID"):
         return given
@@ -140,7 +140,7 @@ def _pairs(padding: Padding) -> list[tuple[int, int]]:
     )
 
 
-def _length(length, padding: Padding, axis: int, window, stride):
+def _length(length: Any, padding: Padding, axis: int, window: Sequence[int], stride: Sequence[int]) -> Any:
     side = padding if isinstance(padding, str) else padding[axis]
     if side == "SAME":
         return -(-length // stride[axis])
@@ -148,7 +148,7 @@ def _length(length, padding: Padding, axis: int, window, stride):
     return (length + before + after - window[axis]) // stride[axis] + 1
 
 
-def _check_layer(kind: str, layer) -> None:
+def _check_layer(kind: str, layer: "Block | Dense") -> None:
     if layer.activation not in ACTIVATIONS:
         raise SettingError(f"{kind}.activation must be one of {', '.join(ACTIVATIONS)}, not {layer.activation!r}")
     for name in ("slope", "epsilon"):
@@ -199,7 +199,7 @@ class Dense:
     epsilon: float = 1e-3
     use_bias: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not _whole(self.width, 1):
             raise SettingError(f"dense.width must be a whole number from 1 to {MOST:,}, not {self.width}")
         _check_layer("dense", self)

@@ -38,7 +38,7 @@ class Trained:
         return fingerprint(self.network, self.variables, self.front_end)
 
 
-def fingerprint(network: Network, variables, front_end: FrontEnd | None = None) -> str:
+def fingerprint(network: Network, variables: Any, front_end: FrontEnd | None = None) -> str:
     """Tells networks apart: 16 hexadecimal digits of SHA-256, the same for the same architecture, weights, front end.
 
     A field that has its default does not count, so that a later version, which knows more fields, gives the same.
@@ -51,7 +51,7 @@ def fingerprint(network: Network, variables, front_end: FrontEnd | None = None) 
     return digest.hexdigest()[:16]
 
 
-def _told(value):
+def _told(value: Any) -> Any:
     """A setting as plain values: of a dataclass its name and the fields that differ from their defaults."""
     if dataclasses.is_dataclass(value):
         fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]

@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _ACCEPTED = "accepted is a sound file that libsndfile reads: WAV, FLAC, Ogg, Opus, MP3, AIFF and others"
 
 
-def read(path, sample_rate: int, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
+def read(path: str | Path, sample_rate: int, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
     """Reads part of a sound file as mono at the rate wanted.
 
     Args:
@@ -65,7 +65,7 @@ def read(path, sample_rate: int, offset: float = 0.0, duration: float | None = N
     return waveform
 
 
-def open_plain(path) -> io.FileIO:
+def open_plain(path: str | Path) -> io.FileIO:
     """Opens a file that is one: no folder, pipe or device, whose reading might never end.
 
     Raises:
@@ -169,7 +169,7 @@ MADE = (
 """Files by which a folder is known that bin/auralise, bin/sweep or bin/experiments filled with sounds of theirs."""
 
 
-def find(paths) -> list[Path]:
+def find(paths: Iterable[str | Path]) -> list[Path]:
     """Sound files among the paths, folders searched through, sorted within a folder; hidden ones are left out.
 
     Links to folders below a folder are not followed, so that none is searched twice. A folder that cannot be read is
@@ -201,7 +201,7 @@ def _unsearched(error: OSError) -> None:
     _log.warning("%s: cannot be searched (%s)", shown(error.filename), error.strerror)
 
 
-def write(path, waveform: np.ndarray, sample_rate: int) -> None:
+def write(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
     """Writes a mono 32-bit float WAV, whole or not at all."""
     with replacing(path) as temporary:
         soundfile.write(temporary, np.asarray(waveform, np.float32), sample_rate, subtype="FLOAT", format="WAV")

@@ -6,7 +6,8 @@ the same shape, so songs of a hundred lengths compile as often as one, and only 
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ class Heard(NamedTuple):
     seen: np.ndarray
     level: np.ndarray
 
-    def in_unit(self, front: FrontEnd, images) -> np.ndarray:
+    def in_unit(self, front: FrontEnd, images: Any) -> np.ndarray:
         """Images (..., freq, time), as they come out of the network, in the unit of the rows: `undo_level`."""
         images = np.asarray(images)
         return images * self.level if front.level != "none" and front.linear else images
@@ -62,7 +63,7 @@ def analyse(front: FrontEnd, waveform: np.ndarray) -> Heard:
 
 
 def auralise(
-    front: FrontEnd, images, heard: Heard, length: int, reading: str = "phase", rectify: bool = False
+    front: FrontEnd, images: Any, heard: Heard, length: int, reading: str = "phase", rectify: bool = False
 ) -> np.ndarray:
     """What `auralisation.auralise` gives of images in the rows of what the network sees.
 
@@ -98,7 +99,7 @@ def auralise(
     return total[:, n_fft // 2 :][:, :length] / norm[n_fft // 2 :][:length]
 
 
-def _stacked(images, place: slice) -> np.ndarray:
+def _stacked(images: Sequence[Any], place: slice) -> np.ndarray:
     return np.stack([image[:, place] for image in images])
 
 
@@ -111,41 +112,47 @@ def _blocks(array: np.ndarray, length: int) -> list[np.ndarray]:
     return [_filled(array[..., n : n + length], length) for n in range(0, array.shape[-1], length)]
 
 
-def _joined(parts, frames: int) -> np.ndarray:
+def _joined(parts: Iterable[Any], frames: int) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts], axis=-1)[..., :frames]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _looked(front: FrontEnd, padded):
+def _looked(front: FrontEnd, padded: jax.Array) -> tuple[jax.Array, jax.Array]:
     spectrum = transform(padded, front.n_fft, front.hop, front.window)
     return spectrum, spectrum.real if front.kind == "cqt" else front_end.in_rows(front, spectrum)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _curves(front: FrontEnd, loudness, largest, frames):
+def _curves(front: FrontEnd, loudness: jax.Array, largest: jax.Array, frames: Any) -> tuple[jax.Array, jax.Array]:
     frames = None if len(loudness) <= front.clip_frames else frames
     level = front_end.level_of(front, loudness, frames) if front.level != "none" else jnp.ones((1, len(loudness)))
     return level, front_end.peak_of(front, largest / level[0], frames)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _seen(front: FrontEnd, rows, level, peak):
+def _seen(front: FrontEnd, rows: jax.Array, level: jax.Array, peak: jax.Array) -> jax.Array:
     return front_end.scaled(front, rows / jnp.where(level > 0, level, 1), peak)
 
 
-def _lifted(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool):
+def _lifted(
+    front: FrontEnd, images: jax.Array, seen: jax.Array, spectrum: jax.Array, reading: str, rectify: bool
+) -> jax.Array:
     images = front_end.lift(front, images, seen, spectrum, reading)
     return jnp.maximum(images, 0) if rectify else images
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _summed(front: FrontEnd, images, seen, spectrum, reading: str, rectify: bool):
+def _summed(
+    front: FrontEnd, images: jax.Array, seen: jax.Array, spectrum: jax.Array, reading: str, rectify: bool
+) -> jax.Array:
     images = _lifted(front, images, seen, spectrum, reading, rectify)
     return overlap_add(auralisation.carried(images, spectrum[None], reading), front.hop, front.window)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
-def _after(front: FrontEnd, columns, seen, spectrum, length, reading: str, rectify: bool):
+def _after(
+    front: FrontEnd, columns: jax.Array, seen: jax.Array, spectrum: jax.Array, length: int, reading: str, rectify: bool
+) -> jax.Array:
     columns = _lifted(front, columns, seen, spectrum[:, -1:], reading, rectify)
-    how = {"hop": front.hop, "length": length, "window": front.window}
+    how: dict[str, Any] = {"hop": front.hop, "length": length, "window": front.window}
     return overlap_add(auralisation.following(columns, spectrum[None], reading, **how), front.hop, front.window)

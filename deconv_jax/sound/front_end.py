@@ -21,11 +21,13 @@ it. `undo_level` gives images of linear front ends the magnitude's own unit back
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from deconv_jax.errors import SettingError
 from deconv_jax.sound.spectrogram import stft
@@ -87,7 +89,7 @@ class FrontEnd:
     range: float = 0.0
     level: str = "none"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, most in LIMITS.items():
             if getattr(self, name) > most:
                 raise SettingError(f"{name} must be at most {most:,}, not {getattr(self, name):g}")
@@ -172,7 +174,7 @@ class FrontEnd:
         return np.arange(1 + self.n_fft // 2) * self.sample_rate / self.n_fft
 
 
-def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
+def analyse(front: FrontEnd, waveform: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """The complex STFT, and what the network sees: the one way to see a clip, compiled for each shape.
 
     Args:
@@ -190,7 +192,7 @@ def analyse(front: FrontEnd, waveform) -> tuple[jax.Array, jax.Array]:
     return spectrum, scaled(front, constant_q(front, waveform)[..., : spectrum.shape[-1]])
 
 
-def constant_q(front: FrontEnd, waveform) -> jax.Array:
+def constant_q(front: FrontEnd, waveform: ArrayLike) -> jax.Array:
     """Magnitude or energy of the constant-Q transform, shape (..., freq, time), by librosa on the host."""
     import librosa
 
@@ -206,12 +208,12 @@ def constant_q(front: FrontEnd, waveform) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _analysed(front: FrontEnd, waveform):
+def _analysed(front: FrontEnd, waveform: ArrayLike) -> tuple[jax.Array, jax.Array]:
     spectrum = stft(_floats(waveform), front.n_fft, front.hop, front.window, front.pad)
     return spectrum, scaled(front, levelled(front, in_rows(front, spectrum)))
 
 
-def _floats(waveform) -> jax.Array:
+def _floats(waveform: ArrayLike) -> jax.Array:
     waveform = jnp.asarray(waveform)
     return waveform.astype(jnp.float32) * (1 / 32768 if waveform.dtype == jnp.int16 else 1.0)
 
@@ -247,7 +249,7 @@ def _level(front: FrontEnd, x: jax.Array) -> jax.Array:
     return level_of(front, x.mean(axis=-2))
 
 
-def level_of(front: FrontEnd, loudness: jax.Array, frames=None) -> jax.Array:
+def level_of(front: FrontEnd, loudness: jax.Array, frames: Any = None) -> jax.Array:
     """The mean, over the clip around every frame, of those frames' means that sound; 1 where nothing does.
 
     Args:
@@ -262,12 +264,12 @@ def level_of(front: FrontEnd, loudness: jax.Array, frames=None) -> jax.Array:
     return jnp.where(total > 0, total / jnp.maximum(sounding, 1), 1)[..., None, :]
 
 
-def peak_of(front: FrontEnd, largest: jax.Array, frames=None) -> jax.Array:
+def peak_of(front: FrontEnd, largest: jax.Array, frames: Any = None) -> jax.Array:
     """The largest value of the clip around every frame, (..., time) → (..., 1, time); `frames` as in `level_of`."""
     return _around(front, largest, lax.max, -np.inf, frames)[..., None, :]
 
 
-def _around(front: FrontEnd, values: jax.Array, combine, start: float, frames) -> jax.Array:
+def _around(front: FrontEnd, values: jax.Array, combine: Any, start: float, frames: Any) -> jax.Array:
     """What is combined over the clip around every frame: as long as a clip, and wholly within the sound."""
     there = values.shape[-1]
     frames = there if frames is None else frames
