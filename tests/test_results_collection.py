@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import html
+import json
 import os
 import re
 import subprocess
@@ -278,6 +279,20 @@ def test_two_sweeps_are_never_mixed(songs, store, swept, small_parts):
         with pytest.raises(InputError, match=re.escape(words)):
             collection.sweep(out=out, store=store, devices=ONE, **given)
     assert (out / "statistics.parquet").read_bytes() == before
+
+
+def test_a_sweep_by_another_version_is_told_apart_by_that_alone(songs, store, tmp_path):
+    """Fingerprints have other rules there: it is not said that network or songs are others."""
+    about = {"format": 2, "settings": {"layers": [1]}, "network": "0" * 64, "untrained_seed": 1, "songs": {"count": 8}}
+    (tmp_path / "sweep.json").write_text(json.dumps(about))
+    (tmp_path / "statistics.parquet").write_bytes(b"0.1's")
+    with pytest.raises(InputError) as error:
+        collection.sweep(trained(), collection.find_tracks([songs]), tmp_path, store, SETTINGS, devices=ONE)
+    assert error.value.message == (
+        f"{tmp_path}: holds a sweep that another version of this program made; its table can be read, but not "
+        "gone on with: name another folder"
+    )
+    assert (tmp_path / "statistics.parquet").read_bytes() == b"0.1's"
 
 
 def test_a_second_run_in_the_same_folder_is_refused(songs, store, small_parts, tmp_path):

@@ -309,6 +309,12 @@ class _Run:
                         "name another folder"
                     )
             files.write_json(path, wanted | {"checkpoint": self.trained.checkpoint})
+        elif any(found.get(name) != wanted[name] for name in ("format", "untrained_seed")):
+            raise InputError(
+                f"{files.shown(self.out)}: holds a sweep that another version of this program made; its table can be "
+                "read, but not gone on with: name another folder",
+                "out",
+            )
         elif differences := self._differences(found, wanted):
             raise InputError(
                 f"{files.shown(self.out)}: holds another sweep: {'; '.join(differences)}; "
@@ -327,8 +333,6 @@ class _Run:
             told.append(f"it is of another network ({found.get('checkpoint')})")
         if found.get("songs") != wanted["songs"]:
             told.append(f"the songs differ{self._first_difference()}")
-        if found.get("format") != FORMAT or found.get("untrained_seed") != wanted["untrained_seed"]:
-            told.append("it was made by another version of this program")
         return told
 
     def _first_difference(self) -> str:
