@@ -36,9 +36,11 @@ class Library:
         self.magnitude, self.path = magnitude, path
 
     def images(self, layer: int):
-        from deconv_jax import deconvolve
+        from deconv_jax import Rule, deconvolve
 
-        return deconvolve(self.network, self.variables, self.magnitude, layer, path=self.path).block_until_ready()
+        return deconvolve(
+            self.network, self.variables, self.magnitude, layer, rule=Rule(path=self.path)
+        ).block_until_ready()
 
     def run(self, layer: int) -> None:
         self.images(layer)
@@ -125,7 +127,7 @@ class Check:
         import jax.numpy as jnp
         import torch_baselines
 
-        from deconv_jax.deconvolution import deconvolve, winograd
+        from deconv_jax.deconvolution import plain, winograd
         from deconv_jax.network import model
 
         library, loops = Library(magnitude, "auto"), Loops(magnitude)
@@ -141,10 +143,8 @@ class Check:
         same = tuple(map(ours, trace))
         every, size, switches = np.arange(MAPS), magnitude.shape, tuple(t.switches for t in same)
         kernels = tuple(map(jnp.asarray, weights()[:layer]))
-        fast = winograd.sweep(same[-1].pooled, switches, kernels, every, size)[0]
-        plain = deconvolve.backproject(
-            library.network, library.variables, same, layer, jnp.asarray(every), size, chunk=4
-        )[0]
+        fast = winograd.walk_back(same[-1].pooled, switches, kernels, every, size)[0]
+        plain = plain.backproject(library.network, library.variables, same, layer, jnp.asarray(every), size, chunk=4)[0]
         captum = torch_baselines.captum_images(magnitude, forward, layer, Captum.SOME)
 
         def error(images, reference) -> np.ndarray:

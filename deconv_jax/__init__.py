@@ -18,6 +18,7 @@ _HOMES = {
     "Network": "network.model",
     "paper_network": "network.model",
     "deconvolve": "deconvolution.deconvolve",
+    "Rule": "deconvolution.rule",
     "auralise": "sound.auralisation",
     "load": "training.workdir",
     "load_network": "network.file",

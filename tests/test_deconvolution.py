@@ -7,8 +7,10 @@ import pytest
 import reference
 
 from deconv_jax.deconvolution import deconvolve as deconvolution
-from deconv_jax.deconvolution import winograd
-from deconv_jax.deconvolution.deconvolve import backproject, deconvolve, sweep
+from deconv_jax.deconvolution import plain, windows, winograd
+from deconv_jax.deconvolution.deconvolve import deconvolve, images_and_maps
+from deconv_jax.deconvolution.plain import backproject
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import SettingError
 from deconv_jax.network.layers import convolve, max_pool
 from deconv_jax.network.model import LayerTrace, Network
@@ -47,7 +49,7 @@ def test_equals_the_golden_images(layer, path):
     with np.load(GOLDEN) as golden:
         network, variables = golden_network(golden, 16)
         want = golden[f"layer{layer}"]
-        got = deconvolve(network, variables, golden["magnitude"], layer, path=path)
+        got = deconvolve(network, variables, golden["magnitude"], layer, rule=Rule(path=path))
     assert got.shape == want.shape == (16, 65, 49)
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
     np.testing.assert_array_equal(np.any(got, axis=(1, 2)), np.any(want, axis=(1, 2)))
@@ -141,7 +143,7 @@ def test_biases_act_forward_only(rng):
     network, variables = random_network((Block(maps=2),), (8, 8))
     variables["params"]["conv1"]["bias"] = jnp.asarray([50.0, -50.0])
     magnitude = rng.uniform(size=(8, 8)).astype(np.float32)
-    images, maps = sweep(network, variables, magnitude, 1)
+    images, maps = images_and_maps(network, variables, magnitude, 1)
     assert np.all(maps[0] > 40)
     assert not np.any(maps[1])
     assert not np.any(images[1])  # inactive: exact zeros, no NaN
@@ -158,12 +160,13 @@ def test_chosen_features_come_in_the_order_asked_for(rng):
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_chunks_change_nothing(rng, chunk):
+def test_chunks_change_nothing(rng, monkeypatch, chunk):
     network, variables = random_network(SPECS["paper"], (24, 24))
     magnitude = rng.uniform(size=(3, 24, 24)).astype(np.float32)
-    want = deconvolve(network, variables, magnitude, 3, chunk=16, path="plain")
+    want = deconvolve(network, variables, magnitude, 3, rule=Rule(path="plain"))
     assert want.shape == (3, 5, 24, 24)
-    got = deconvolve(network, variables, magnitude, 3, chunk=chunk, path="plain")
+    monkeypatch.setattr(deconvolution, "chunk_of", lambda blocks, size: chunk)
+    got = deconvolve(network, variables, magnitude, 3, rule=Rule(path="plain"))
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -173,11 +176,12 @@ def test_windows_of_a_long_clip_fit_together(rng, monkeypatch, name):
     blocks = SPECS[name]
     network, variables = random_network(blocks, (16, 131))
     magnitude = rng.uniform(size=(2, 16, 131)).astype(np.float32)
-    images, maps = sweep(network, variables, magnitude, len(blocks))
-    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
-    monkeypatch.setattr(deconvolution, "CHUNK_BYTES", 2**14)
-    assert len(deconvolution._windows(blocks, 131).starts) >= 3
-    cut_images, cut_maps = sweep(network, variables, magnitude, len(blocks), chunk=2)
+    images, maps = images_and_maps(network, variables, magnitude, len(blocks))
+    monkeypatch.setattr(windows, "WINDOW_FRAMES", 24)
+    monkeypatch.setattr(plain, "CHUNK_BYTES", 2**14)
+    assert len(windows.windows_of(blocks, 131).starts) >= 3
+    monkeypatch.setattr(deconvolution, "chunk_of", lambda blocks, size: 2)
+    cut_images, cut_maps = images_and_maps(network, variables, magnitude, len(blocks))
     np.testing.assert_allclose(cut_maps, maps, atol=1e-5)
     np.testing.assert_allclose(cut_images, images, atol=1e-5 * float(jnp.abs(images).max()))
 
@@ -192,7 +196,7 @@ def test_a_length_already_seen_compiles_nothing(rng):
 
 
 def test_long_clips_of_any_length_compile_as_often_as_one(rng, monkeypatch, compiled_by):
-    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    monkeypatch.setattr(windows, "WINDOW_FRAMES", 24)
     network, variables = random_network(SPECS["paper"], (16, 24))
     deconvolve(network, variables, rng.uniform(size=(16, 131)), 3)
     for frames in (101, 118, 163):
@@ -277,10 +281,10 @@ def test_more_images_than_memory_holds_are_refused_before_work_begins(rng, monke
 def test_works_within_the_users_own_compiled_function(rng, monkeypatch):
     network, variables = random_network(SPECS["paper"], (24, 24))
     for frames in (24, 131):  # one window, and several
-        monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+        monkeypatch.setattr(windows, "WINDOW_FRAMES", 24)
         magnitude = jnp.asarray(rng.uniform(size=(2, 24, frames)), jnp.float32)
-        images, maps = sweep(network, variables, magnitude, 3, [2, 0])
-        inner = jax.jit(lambda magnitude: sweep(network, variables, magnitude, 3, [2, 0]))
+        images, maps = images_and_maps(network, variables, magnitude, 3, [2, 0])
+        inner = jax.jit(lambda magnitude: images_and_maps(network, variables, magnitude, 3, [2, 0]))
         np.testing.assert_allclose(inner(magnitude)[0], images, atol=1e-6)
         np.testing.assert_allclose(inner(magnitude)[1], maps, atol=1e-6)
         of_weights = jax.jit(lambda variables, one: deconvolve(network, variables, one, 3, [2, 0]))
@@ -294,12 +298,14 @@ def test_devices_change_nothing(rng, monkeypatch, path, clips):
 
     Batches are of other sizes then, and a processor may add up the products of another size in another order.
     """
-    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
+    monkeypatch.setattr(windows, "WINDOW_FRAMES", 24)
     network, variables = random_network(SPECS["paper"], (16, 131))
     magnitude = rng.uniform(size=(clips, 16, 131)).astype(np.float32)
     devices = jax.local_devices()
     assert len(devices) >= 4
-    one, *more = (sweep(network, variables, magnitude, 3, path=path, devices=devices[:n]) for n in (1, 2, 4))
+    one, *more = (
+        images_and_maps(network, variables, magnitude, 3, rule=Rule(path=path), devices=devices[:n]) for n in (1, 2, 4)
+    )
     for other in more:
         for a, b in zip(other, one, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())

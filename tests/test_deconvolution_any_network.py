@@ -1,5 +1,7 @@
 """Networks beyond the paper's, held against the slow reference and against the VJP with the changed ReLU rule."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,10 @@ from flax import nnx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from deconv_jax.deconvolution import any_model
-from deconv_jax.deconvolution import deconvolve as deconvolution
+from deconv_jax.deconvolution import any_model, windows
 from deconv_jax.deconvolution.any_model import deconvolve_function
-from deconv_jax.deconvolution.deconvolve import deconvolve, sweep
+from deconv_jax.deconvolution.deconvolve import deconvolve, images_and_maps
+from deconv_jax.deconvolution.rule import NORM_BACKS, Rule
 from deconv_jax.network.activations import METHODS
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, Dense, layer_sizes, resolved
@@ -96,7 +98,7 @@ SPECS = {
 
 
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.tuples(blocks(2), blocks(3)), st.sampled_from(METHODS), st.sampled_from(deconvolution.NORM_BACKS))
+@given(st.tuples(blocks(2), blocks(3)), st.sampled_from(METHODS), st.sampled_from(NORM_BACKS))
 def test_random_specs_equal_the_reference_and_the_vjp(specs, method, norm_back):
     check(specs, method, norm_back)
 
@@ -116,7 +118,7 @@ def check(specs, method, norm_back):
     variables["params"].pop("output")
     stats = variables.get("batch_stats")
     magnitude = np.random.default_rng(1).standard_normal(SIZE).astype(np.float32)
-    images = deconvolve(network, variables, magnitude, 2, method=method, norm_back=norm_back)
+    images = deconvolve(network, variables, magnitude, 2, rule=Rule(method, norm_back))
     want = reference.deconvolve(specs, variables["params"], magnitude, 2, stats, method, norm_back)
     close(images, want)
     if norm_back == "transpose":
@@ -134,13 +136,13 @@ def test_windows_and_padding_frames_change_nothing(rng, monkeypatch, name):
     network = Network(blocks=specs, dense=())
     variables = random_variables(network, (11, 133))
     magnitude = rng.standard_normal((11, 133)).astype(np.float32)
-    monkeypatch.setattr(deconvolution, "_rounded", lambda frames: frames)
-    images, maps = sweep(network, variables, magnitude, 2)
+    monkeypatch.setattr(windows, "_rounded", lambda frames: frames)
+    images, maps = images_and_maps(network, variables, magnitude, 2)
     monkeypatch.undo()
-    monkeypatch.setattr(deconvolution, "WINDOW_FRAMES", 24)
-    several = len(deconvolution._windows(resolved(specs, (11, 133)), 133).starts) > 1
+    monkeypatch.setattr(windows, "WINDOW_FRAMES", 24)
+    several = len(windows.windows_of(resolved(specs, (11, 133)), 133).starts) > 1
     assert several == (name != "along time")  # whose average is over padding: one window
-    cut_images, cut_maps = sweep(network, variables, magnitude, 2)
+    cut_images, cut_maps = images_and_maps(network, variables, magnitude, 2)
     close(cut_maps, maps)
     close(cut_images, images)
 
@@ -160,7 +162,7 @@ def test_folding_a_batch_norm_into_the_kernels_changes_no_image():
     magnitude = np.random.default_rng(1).standard_normal(SIZE).astype(np.float32)
     want = deconvolve(folded, {"params": {"conv1": inside}}, magnitude, 1)
     close(deconvolve(network, variables, magnitude, 1), want)
-    inverse = deconvolve(network, variables, magnitude, 1, norm_back="inverse")
+    inverse = deconvolve(network, variables, magnitude, 1, rule=Rule(norm_back="inverse"))
     assert np.abs(inverse - want).max() > 0.1 * np.abs(want).max()
 
 
@@ -173,12 +175,12 @@ def test_smooth_activations_have_a_gradient_and_no_deconvnet(rng):
         return network.apply(variables, x, head=False)[1][0].pooled
 
     close(
-        deconvolve(network, variables, magnitude, 1, method="gradient"),
+        deconvolve(network, variables, magnitude, 1, rule=Rule("gradient")),
         deconvolve_function(layer_map, magnitude, method="gradient"),
     )
     for method in ("deconvnet", "guided"):
         with pytest.raises(ValueError, match=r"elu.*no rectifier.*gradient"):
-            deconvolve(network, variables, magnitude, 1, method=method)
+            deconvolve(network, variables, magnitude, 1, rule=Rule(method))
         with pytest.raises(ValueError, match="no rule for the step"):
             deconvolve_function(layer_map, magnitude, method=method)
 
@@ -259,7 +261,7 @@ def test_a_linen_model_equals_the_same_blocks(rng, method):
     )
     names = {"low": "conv1", "high": "conv2", "norm": "norm1"}
     ours = {kind: {names[k]: v for k, v in theirs[kind].items() if k in names} for kind in ("params", "batch_stats")}
-    close(images, deconvolve(Network(blocks=specs, dense=()), ours, magnitude, 2, [3, 0], method=method))
+    close(images, deconvolve(Network(blocks=specs, dense=()), ours, magnitude, 2, [3, 0], rule=Rule(method)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -281,7 +283,7 @@ def test_an_nnx_model_equals_the_same_blocks(rng, method):
         "batch_stats": {"norm1": {"mean": norm.mean[...], "var": norm.var[...]}},
     }
     network = Network(blocks=(Block(maps=3, norm="after"),), dense=())
-    close(images, deconvolve(network, variables, magnitude, 1, method=method))
+    close(images, deconvolve(network, variables, magnitude, 1, rule=Rule(method)))
 
 
 def quarter(x):
@@ -413,9 +415,10 @@ def test_methods_and_features_that_do_not_exist_are_refused():
         lambda **k: deconvolve(network, {}, jnp.ones((4, 4)), 1, **k),
         lambda **k: deconvolve_function(lambda x: jnp.stack([x, x], -1), jnp.ones((4, 4)), **k),
     ):
-        with pytest.raises(ValueError, match="deconvnet, guided, gradient"):
-            explain(method="magic")
         with pytest.raises(ValueError, match="feature 2 does not exist"):
             explain(features=[2])
     with pytest.raises(ValueError, match="transpose, inverse"):
-        deconvolve(network, {}, jnp.ones((4, 4)), 1, norm_back="both")
+        Rule(norm_back="both")
+    for wrong in (Rule, functools.partial(deconvolve_function, lambda x: jnp.stack([x, x], -1), jnp.ones((4, 4)))):
+        with pytest.raises(ValueError, match="deconvnet, guided, gradient"):
+            wrong(method="magic")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_deconvolution import SPECS, float64_trace, random_network
 
-from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution import winograd
-from deconv_jax.deconvolution.deconvolve import backproject, deconvolve
+from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.deconvolution.plain import backproject
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.network.model import LayerTrace, Network
 from deconv_jax.network.spec import NO_WINNER, Block
 
@@ -46,7 +47,7 @@ def test_equals_the_plain_path_for_any_maps_sizes_clips_and_masked_windows(rng, 
     want = backproject(network, {"params": params}, tuple(trace), len(maps), features, size, chunk=8)
     kernels = tuple(params[f"conv{l}"]["kernel"] for l in range(1, len(maps) + 1))
     switches = tuple(t.switches for t in trace)
-    got = winograd.sweep(trace[-1].pooled, switches, kernels, features, size, group=2, threads=2, least=1)
+    got = winograd.walk_back(trace[-1].pooled, switches, kernels, features, size, group=2, threads=2, least=1)
     assert got.shape == want.shape == (2, len(features), *size)
     np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
 
@@ -54,7 +55,7 @@ def test_equals_the_plain_path_for_any_maps_sizes_clips_and_masked_windows(rng, 
 def test_inactive_features_give_exact_zeros(rng):
     network, variables = random_network(SPECS["paper"], (24, 24))
     variables["params"]["conv3"]["bias"] -= 1e6
-    images = deconvolve(network, variables, rng.uniform(size=(24, 24)), 3, path="winograd")
+    images = deconvolve(network, variables, rng.uniform(size=(24, 24)), 3, rule=Rule(path="winograd"))
     assert not np.any(images)
 
 
@@ -69,14 +70,14 @@ def test_works_within_another_compiled_function(rng):
 
 
 def test_the_path_is_chosen_from_the_blocks_and_can_be_forced():
-    assert deconvolution.chosen_path(SPECS["paper"], "auto") == "winograd"
-    assert deconvolution.chosen_path(SPECS["paper"], "plain") == "plain"
+    assert Rule(path="auto").on(SPECS["paper"]).path == "winograd"
+    assert Rule(path="plain").on(SPECS["paper"]).path == "plain"
     for name in set(SPECS) - {"paper"}:
-        assert deconvolution.chosen_path(SPECS[name], "auto") == "plain"
+        assert Rule(path="auto").on(SPECS[name]).path == "plain"
         with pytest.raises(ValueError, match='use "plain"'):
-            deconvolution.chosen_path(SPECS[name], "winograd")
+            Rule(path="winograd").on(SPECS[name])
     with pytest.raises(ValueError, match="auto, plain, winograd"):
-        deconvolution.chosen_path(SPECS["paper"], "fast")
+        Rule(path="fast")
 
 
 def test_shapes_of_another_network_are_refused(rng):

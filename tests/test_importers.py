@@ -15,6 +15,7 @@ import reference
 from safetensors.numpy import save_file
 
 from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError
 from deconv_jax.importers import musicnn
 from deconv_jax.importers.keras import import_keras
@@ -339,7 +340,7 @@ def test_averages_count_padding_as_pytorch_does(torch, rng, seen, tmp_path, coun
     ):
         trained, logits, _ = outputs(folder, seen)
         np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
-    images = deconvolve(trained.network, trained.variables, seen, 1, method="gradient")
+    images = deconvolve(trained.network, trained.variables, seen, 1, rule=Rule("gradient"))
     for number, image in enumerate(images):
         seed = torch.zeros_like(maps)
         seed[0, number] = maps[0, number].detach()

@@ -7,6 +7,7 @@ import pytest
 from test_deconvolution_any_network import random_variables
 
 from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import NORM_MOMENTUM, Network, initial_variables
 from deconv_jax.network.spec import Block, Dense
@@ -96,8 +97,8 @@ def test_folded_networks_are_the_same_to_the_last_image(rng):
     np.testing.assert_allclose(again, logits, atol=1e-5)
     for one, other in zip(trace, same, strict=True):
         np.testing.assert_allclose(other.pooled, one.pooled, atol=1e-5 * float(jnp.abs(one.pooled).max()))
-    images = np.asarray(deconvolve(network, variables, seen[0], 3, path="plain"))
-    other = np.asarray(deconvolve(folded, plain, seen[0], 3, path="plain"))
+    images = np.asarray(deconvolve(network, variables, seen[0], 3, rule=Rule(path="plain")))
+    other = np.asarray(deconvolve(folded, plain, seen[0], 3, rule=Rule(path="plain")))
     assert np.abs(images).max() > 0
     np.testing.assert_allclose(other, images, atol=1e-5 * np.abs(images).max())
 

@@ -21,7 +21,8 @@ import pytest
 import soundfile
 
 from deconv_jax.data.tracks import Track
-from deconv_jax.deconvolution.deconvolve import sweep
+from deconv_jax.deconvolution.deconvolve import images_and_maps
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError
 from deconv_jax.measures import features, randomised
 from deconv_jax.network.file import Trained, save_network
@@ -140,11 +141,11 @@ def slow_moments(pooled: np.ndarray, layer: int) -> list[float]:
 def test_numbers_are_those_of_the_slow_path(rng, layer, path):
     model, waveforms = trained(), noise(rng)
     found, moments = statistics.measure_clips(
-        model.network, model.variables, FRONT, waveforms, layer, path=path, devices=ONE
+        model.network, model.variables, FRONT, waveforms, layer, rule=Rule(rule=Rule(path=path)), devices=ONE
     )
     chance = statistics.activations(model.network, model.variables, FRONT, waveforms, [1, 2], ONE)
     seen = analyse(FRONT, waveforms)[1]
-    explained = sweep(model.network, model.variables, seen, layer, path="plain", devices=ONE)
+    explained = images_and_maps(model.network, model.variables, seen, layer, rule=Rule(path="plain"), devices=ONE)
     for clip, (images, maps) in enumerate(zip(*map(np.asarray, explained), strict=True)):
         wanted = features.measure(images, maps, FRONT.frequencies())
         for field in dataclasses.fields(wanted):
@@ -166,7 +167,7 @@ def test_devices_change_nothing(rng):
     model, waveforms = trained(), noise(rng)
     one, two = (
         statistics.measure_clips(
-            model.network, model.variables, FRONT, waveforms, 1, path="plain", devices=jax.devices()[:count]
+            model.network, model.variables, FRONT, waveforms, 1, rule=Rule(path="plain"), devices=jax.devices()[:count]
         )
         for count in (1, 2)  # five clips: one of the devices has one that is silence, and is dropped
     )
@@ -211,7 +212,7 @@ def test_a_row_for_every_clip_and_feature(songs, swept):
     # One clip, from the file to the table, by the slow way.
     path = songs / "a" / "x" / "2.wav"
     starts, waveforms = clips_of(path)
-    images, maps = sweep(NETWORK, trained().variables, analyse(FRONT, waveforms)[1][1], 2)
+    images, maps = images_and_maps(NETWORK, trained().variables, analyse(FRONT, waveforms)[1][1], 2)
     wanted = features.columns(features.measure(np.asarray(images), np.asarray(maps), FRONT.frequencies()))
     mine = [r for r in rows if (r["song"], r["clip"], r["layer"]) == ("a/x/2.wav", 1, 2)]
     assert mine[0]["start_s"] == starts[1] / 4000

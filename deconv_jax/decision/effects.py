@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deconv_jax.deconvolution.deconvolve import CHUNK_BYTES, check_features, clips_together
+from deconv_jax.deconvolution.deconvolve import check_features
+from deconv_jax.deconvolution.plain import CHUNK_BYTES, clips_together
 from deconv_jax.errors import SettingError
 from deconv_jax.network.model import Network, convolution
 from deconv_jax.network.spec import layer_sizes

@@ -104,7 +104,7 @@ def backproject(pooled, switches, kernels, features, size, group=8):
     return lax.map(one_clip, (pooled, tuple(switches)))
 
 
-def sweep(pooled, switches, kernels, features, size, group=8, threads=None, least=16):
+def walk_back(pooled, switches, kernels, features, size, group=8, threads=None, least=16):
     """`backproject` with the features shared out over threads.
 
     XLA runs the strips' small operations one after the other on one core, so two threads with half of the features

@@ -67,7 +67,7 @@ def feature_sheets(
             continue
         after, start = [], []
         for name, seen in zip(names, inputs, strict=True):
-            found = deconvolve.sweep(trained.network, trained.variables, seen, layer, numbers)
+            found = deconvolve.images_and_maps(trained.network, trained.variables, seen, layer, numbers)
             images, maps = (np.asarray(array) for array in found)
             initial = np.asarray(deconvolve.deconvolve(trained.network, initial_variables, seen, layer, numbers))
             after.append(images)

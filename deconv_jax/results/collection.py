@@ -37,6 +37,7 @@ from deconv_jax.data import tracks
 from deconv_jax.data.store import Stored, StoredWaveforms, contents, store_clips, write_skipped
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import features, randomised
 from deconv_jax.music import builtin
@@ -422,8 +423,7 @@ class _Run:
                 front,
                 waveforms,
                 layer,
-                method=settings.method,
-                norm_back=settings.norm_back,
+                rule=Rule(settings.method, settings.norm_back),
                 devices=self.devices,
             )
             columns = features.columns(measures) | {"inactive": measures.inactive}

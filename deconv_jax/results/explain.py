@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from deconv_jax.deconvolution import deconvolve
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import SettingError
 from deconv_jax.measures import descriptors, features, likeness, randomised
 from deconv_jax.measures.features import Measures
@@ -170,11 +171,11 @@ def explain(
     front = trained.front_end
 
     def deconvolved(run, variables):
-        return run(trained.network, variables, clip.seen, layer, method=method, norm_back=norm_back)
+        return run(trained.network, variables, clip.seen, layer, rule=Rule(method, norm_back))
 
     in_unit = functools.partial(clip.heard.in_unit, front)
     # All features, whichever are wanted: a share of the layer's energy is one of all.
-    found = deconvolved(deconvolve.sweep, trained.variables)
+    found = deconvolved(deconvolve.images_and_maps, trained.variables)
     images, maps = in_unit(found[0]), np.asarray(found[1])
     measures = features.measure(images, maps, front.frequencies())
     total = measures.energy.sum()

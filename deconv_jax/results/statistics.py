@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 
 from deconv_jax.deconvolution import deconvolve
+from deconv_jax.deconvolution.plain import clips_together
+from deconv_jax.deconvolution.rule import DECONVNET, Rule
 from deconv_jax.measures import features
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
@@ -36,9 +38,7 @@ def measure_clips(
     waveforms: np.ndarray,
     layer: int,
     *,
-    method: str = "deconvnet",
-    norm_back: str = "transpose",
-    path: str = "auto",
+    rule: Rule = DECONVNET,
     devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Measures, np.ndarray]:
     """Measures every feature of a layer in every clip of a batch.
@@ -48,7 +48,7 @@ def measure_clips(
       front: how its input is made.
       waveforms: float, shape (clips, samples); `batch_size` says how many bound the memory.
       layer: 1-based layer.
-      method, norm_back, path: as in `deconv_jax.deconvolution.deconvolve`.
+      rule: as in `deconv_jax.deconvolution.deconvolve`.
       devices: share the clips out among these; all local devices if left out.
 
     Returns:
@@ -61,18 +61,16 @@ def measure_clips(
       ValueError: as in `deconv_jax.deconvolution.deconvolve`.
     """
     used = deconvolve.used_variables(variables, layer)
-    chosen = deconvolve.chosen_path(network.blocks[:layer], path, method)
-    if chosen == "winograd":  # compiled by itself, with options and threads of its own
+    deconvolve.check_features(network.blocks, layer, None)
+    rule = rule.on(network.blocks[:layer])
+    if rule.path == "winograd":  # compiled by itself, with options and threads of its own
         seen = analyse(front, waveforms)[1]
-        images, maps = deconvolve.sweep(
-            network, used, seen, layer, method=method, norm_back=norm_back, path=chosen, devices=devices
-        )
+        images, maps = deconvolve.images_and_maps(network, used, seen, layer, rule=rule, devices=devices)
         found = _reduced(_own_unit(front, images, waveforms), maps, network, front, layer)
     else:
-        deconvolve.check_features(network.blocks, layer, None)
         shared = row_of(devices)
         used, given = jax.device_put(used, shared.whole()), shared.place(_given(front, waveforms))
-        found = _measured(network, front, used, given, layer, method, norm_back, shared)
+        found = _measured(network, front, used, given, layer, rule, shared)
     host = {name: np.asarray(array)[: len(waveforms)] for name, array in found.items()}
     return _finished(host, network.blocks[:layer], front)
 
@@ -104,7 +102,7 @@ def activations(
 def batch_size(network: Network, front: FrontEnd, layers: Sequence[int], clips: int, devices: int) -> int:
     """How many clips to measure together: whole shares for all devices, memory bounded, and `clips` cut evenly."""
     blocks, size = network.blocks[: max(layers)], (front.bins, front.clip_frames)
-    most = devices * deconvolve.clips_together(blocks, size)
+    most = devices * clips_together(blocks, size)
     batches = -(-clips // most)
     return devices * -(-clips // (batches * devices))
 
@@ -119,11 +117,11 @@ def _given(front: FrontEnd, waveforms: np.ndarray) -> np.ndarray:
     return np.asarray(analyse(front, waveforms)[1] if front.kind == "cqt" else waveforms, np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "front", "layer", "method", "norm_back", "shared"))
-def _measured(network, front, variables, given, layer, method, norm_back, shared):
+@functools.partial(jax.jit, static_argnames=("network", "front", "layer", "rule", "shared"))
+def _measured(network, front, variables, given, layer, rule, shared):
     def explain(variables, given):
         seen = given if front.kind == "cqt" else analyse(front, given)[1]
-        images, maps = deconvolve.explain_batch(network, variables, seen, layer, method=method, norm_back=norm_back)
+        images, maps = deconvolve.explain_batch(network, variables, seen, layer, rule=rule)
         return _reduce(_own_unit(front, images, given), maps, network, front, layer)
 
     return shared.each_clip(explain, whole=1)(variables, given)

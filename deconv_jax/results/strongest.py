@@ -20,6 +20,7 @@ from tqdm import tqdm
 from deconv_jax.data.store import StoredWaveforms, store_clips
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
+from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
@@ -248,8 +249,7 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
                 heard.seen,
                 layer,
                 chosen,
-                method=settings.method,
-                norm_back=settings.norm_back,
+                rule=Rule(settings.method, settings.norm_back),
             )
             images = heard.in_unit(front, found)
             sounds = blocks.auralise(front, images, heard, len(waveform), options.reading)
