@@ -246,8 +246,6 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         ({"magnitude": np.ones((24, 0))}, "at least one of each"),
         ({"magnitude": np.ones(24)}, "at least one of each"),
         ({"devices": []}, "at least one device"),
-        ({"chunk": -1}, "chunk must be a whole number of at least 1"),
-        ({"chunk": 1.5}, "chunk must be a whole number of at least 1"),
         ({"variables": {}}, "params/conv1/kernel is missing"),
         ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, r"conv3/kernel is missing"),
         (
