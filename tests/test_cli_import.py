@@ -84,3 +84,10 @@ def test_help_shows_a_spec():
     assert process.returncode == 0
     for word in ("front_end:", "--spec", "--model", "musicnn"):
         assert word in process.stdout
+
+
+def test_networks_are_listed_by_name(tmp_path):
+    process = command("auralise", "--network=list", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "MTT_vgg" in process.stdout
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ A function here defines flags of the command that calls it. What is heavy is imp
 --help comes at once.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,13 +116,17 @@ def define_offset(about: str) -> flags.FlagHolder:
 def define_network() -> "Callable[[], Trained]":
     """Defines --workdir, --network and --checkpoint; gives what loads the network that they name."""
     workdir = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
-    network = flags.DEFINE_string("network", None, "A network's name or folder, in the place of a training run.")
+    network = flags.DEFINE_string("network", None, "A network's name or folder, in place of a run; list names them.")
     checkpoint = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
 
     def load() -> "Trained":
+        from deconv_jax.importers import named as names
         from deconv_jax.system import runtime
         from deconv_jax.training import workdir as runs
 
+        if network.value == "list":
+            print(names.listing())
+            sys.exit()
         runtime.keep_compiled()
         named = workdir.value or (None if checkpoint.value or network.value else runs.default_workdir())
         return runs.load(named, checkpoint.value, network.value)
