@@ -141,7 +141,7 @@ def slow_moments(pooled: np.ndarray, layer: int) -> list[float]:
 def test_numbers_are_those_of_the_slow_path(rng, layer, path):
     model, waveforms = trained(), noise(rng)
     found, moments = statistics.measure_clips(
-        model.network, model.variables, FRONT, waveforms, layer, rule=Rule(rule=Rule(path=path)), devices=ONE
+        model.network, model.variables, FRONT, waveforms, layer, rule=Rule(path=path), devices=ONE
     )
     chance = statistics.activations(model.network, model.variables, FRONT, waveforms, [1, 2], ONE)
     seen = analyse(FRONT, waveforms)[1]
@@ -180,7 +180,7 @@ def test_devices_change_nothing(rng):
 
 def test_loud_and_faint_images_keep_their_energy(rng):
     model = trained()
-    how = {"path": "plain", "devices": ONE}
+    how = {"rule": Rule(path="plain"), "devices": ONE}
     waveforms, kernel = noise(rng), model.variables["params"]["conv1"]["kernel"]
 
     def measured(factor):

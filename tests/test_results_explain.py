@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deconv_jax.deconvolution import deconvolve as deconvolution
+from deconv_jax.deconvolution import windows
 from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.errors import SettingError
 from deconv_jax.measures import features, randomised
@@ -109,7 +110,7 @@ def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
         explain.predict(trained, song)
         return len(list(explain.sounds(FRONT, song, layer.images)))
 
-    songs = [deconvolution.WINDOW_FRAMES * FRONT.hop * 3 + more for more in (0, 1, 777, 20_000)]
+    songs = [windows.WINDOW_FRAMES * FRONT.hop * 3 + more for more in (0, 1, 777, 20_000)]
     explained(songs[0])
     for samples in songs[1:]:
         assert compiled_by(lambda n=samples: explained(n)) == []
