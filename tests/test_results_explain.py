@@ -111,8 +111,9 @@ def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
         return len(list(explain.sounds(FRONT, song, layer.images)))
 
     songs = [windows.WINDOW_FRAMES * FRONT.hop * 3 + more for more in (0, 1, 777, 20_000)]
-    explained(songs[0])
-    for samples in songs[1:]:
+    for samples in songs[:2]:  # of whole hops, and with a rest
+        explained(samples)
+    for samples in songs[2:]:
         assert compiled_by(lambda n=samples: explained(n)) == []
 
 
