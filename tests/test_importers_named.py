@@ -95,7 +95,8 @@ def test_every_packaged_network_loads_and_has_a_whole_card(name):
     trained = named.load(name)
     card = trained.about["card"]
     assert card == json.loads((named.packaged()[name] / named.CARD).read_text())
-    for field in ("name", "what", "music", "licences", "command", "trained", "results", "not_for"):
+    for field in ("name", "what", "music", "licences", "command", "trained", "not_for"):
         assert card[field], field
+    assert card["results"] or "at random" in card["what"]  # a null has none
     assert card["name"] == name
     assert name in named.listing()
