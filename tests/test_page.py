@@ -442,6 +442,15 @@ NO_BROWSER = (
 )
 
 
+def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
+    about = tagger[0].about | {"card": {"what": "right in .75 <of> clips", "not_for": "No judge of music."}}
+    options = clip_folder.Options((1,), (0,), duration=1.0, reading="mask", method="guided")
+    made = clip_folder.export(dataclasses.replace(tagger[0], about=about), clips[:1], tmp_path, options)
+    page = made.page.read_text()
+    assert "From its card: right in .75 &lt;of&gt; clips. No judge of music." in page
+    assert "no test report" not in page
+
+
 @pytest.fixture(scope="module")
 def browser():
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -144,6 +144,7 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
         "about": network.about(trained),
         "run": "train" in trained.about["config"],
         "scores": network.scores(trained),
+        "card": trained.about.get("card"),
         "norms": any(block.norm != "none" for block in trained.network.blocks),
         "addresses": [clip.address for clip in clips],
     }
