@@ -133,7 +133,7 @@ def slow_moments(pooled: np.ndarray, layer: int) -> list[float]:
     while left and len(found) < 3:
         _, best = max(left, key=lambda peak: (peak[0], -peak[1]))
         found.append(min(max(0, ((first + last) / 2 * FRONT.hop / FRONT.sample_rate) + best * column), 0.5))
-        left = [peak for peak in left if abs(peak[1] - best) * column >= statistics.APART - 1e-9]
+        left = [peak for peak in left if abs(peak[1] - best) * column >= features.APART - 1e-9]
     return found + [np.nan] * (3 - len(found))
 
 

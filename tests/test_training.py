@@ -95,28 +95,32 @@ class Killed(BaseException):
     pass
 
 
+def killed(monkeypatch, moment, settings, folder):
+    """Trains, and dies after so many steps."""
+    make, left = loop.make_train_step, iter(range(moment))
+
+    def dying(*args, **kwargs):
+        step = make(*args, **kwargs)
+
+        def run(*args):
+            if next(left, None) is None:
+                raise Killed
+            return step(*args)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_train_step", dying)
+        with pytest.raises(Killed):
+            loop.train(settings, folder)
+
+
 @pytest.mark.parametrize("moments", [(1, 5), (14,)])
 def test_an_interrupted_run_ends_with_the_same_numbers(finished, music, tmp_path, monkeypatch, moments):
     """Killed after some steps (between checkpoints, at an epoch's end, repeatedly), it goes on and ends the same."""
     whole = finished[0]
-    make = loop.make_train_step
     for moment in moments:
-        left = iter(range(moment, 0, -1))
-
-        def dying(*args, left=left, **kwargs):
-            step = make(*args, **kwargs)
-
-            def run(*args):
-                if next(left, None) is None:
-                    raise Killed
-                return step(*args)
-
-            return run
-
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "make_train_step", dying)
-            with pytest.raises(Killed):
-                loop.train(config(music), tmp_path)
+        killed(monkeypatch, moment, config(music), tmp_path)
         assert not (tmp_path / "report.json").exists()
     report = loop.train(config(music), tmp_path)
     assert report == workdir.read_json(whole / "report.json", "report")
@@ -146,24 +150,8 @@ def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monke
     assert report["steps"] == 30
     lines = (tmp_path / "calm" / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in lines.splitlines()] == [12, 24, 30]
-    make = loop.make_train_step
     for moment in (8, 13):
-        left = iter(range(moment))
-
-        def dying(*args, left=left, **kwargs):
-            step = make(*args, **kwargs)
-
-            def run(*args):
-                if next(left, None) is None:
-                    raise Killed
-                return step(*args)
-
-            return run
-
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "make_train_step", dying)
-            with pytest.raises(Killed):
-                loop.train(recipe(music), tmp_path / "killed")
+        killed(monkeypatch, moment, recipe(music), tmp_path / "killed")
     assert loop.train(recipe(music), tmp_path / "killed") == report
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == lines
     weights = [(tmp_path / name / "network" / "weights.safetensors").read_bytes() for name in ("calm", "killed")]

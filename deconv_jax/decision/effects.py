@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deconv_jax.deconvolution.deconvolve import check_features
+from deconv_jax.deconvolution.deconvolve import batch_of, check_features
 from deconv_jax.deconvolution.plain import CHUNK_BYTES, clips_together
 from deconv_jax.errors import SettingError
 from deconv_jax.network.model import Network, convolution
@@ -221,10 +221,7 @@ def _total(network, variables, batch):
 
 def _by_clips(run, network: Network, variables, magnitude, layer: int, replacement, chunk: int | None, count: int):
     """Looks at the shapes, and runs so many clips at once as bound the memory: (…, count, classes)."""
-    magnitude = jnp.asarray(magnitude, jnp.float32)
-    if magnitude.ndim not in (2, 3) or not magnitude.size:
-        raise SettingError(f"magnitude must be (freq, time) or (clips, freq, time), not of shape {magnitude.shape}")
-    batch = magnitude[None] if magnitude.ndim == 2 else magnitude
+    batch, single = batch_of(magnitude)
     clips, size = len(batch), (batch.shape[1], batch.shape[2])
     sizes = layer_sizes(network.blocks, size)
     _check_length(network, variables, sizes[-1], size)
@@ -240,7 +237,7 @@ def _by_clips(run, network: Network, variables, magnitude, layer: int, replaceme
         run(network, variables, batch[first : first + group], layer, filler, chunk) for first in range(0, clips, group)
     ]
     logits = jnp.concatenate(found)[:clips, :count]
-    return logits[0] if magnitude.ndim == 2 else logits
+    return logits[0] if single else logits
 
 
 def _check_length(network: Network, variables, last: tuple[int, int], size: tuple[int, int]) -> None:

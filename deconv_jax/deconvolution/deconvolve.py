@@ -88,7 +88,7 @@ def images_and_maps(
     runtime.keep_freed_memory()
     chosen = check_features(network.blocks, layer, features)
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((variables, magnitude)))
-    batch, single = _batch(magnitude)
+    batch, single = batch_of(magnitude)
     clips, bins, frames = batch.shape
     blocks = resolved(network.blocks[:layer], (bins, frames))
     rule = rule.on(blocks, traced=traced)
@@ -151,7 +151,7 @@ def explain_batch(
     return _explain_window(part, used, batch, size[1], chosen, chunk, dataclasses.replace(rule, path="plain"))
 
 
-def _batch(magnitude) -> tuple[Any, bool]:
+def batch_of(magnitude) -> tuple[Any, bool]:
     """(clips, freq, time) in float32, on the host unless it is traced, and whether it came as one clip, two axes."""
     batch: Any = magnitude if isinstance(magnitude, jax.core.Tracer) else np.asarray(magnitude)
     if batch.dtype.kind == "c":

@@ -16,6 +16,9 @@ COLUMNS = (
 )
 """Names of the numbers of a feature in every table."""
 
+APART = 0.25
+"""Seconds that lie between two moments at which a feature is strongest, at least."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Measures:

@@ -26,8 +26,6 @@ from deconv_jax.sound.front_end import FrontEnd
 
 PEAKS = 5
 """Moments at which a feature is strongest that are kept."""
-APART = 0.25
-"""Seconds that lie between two of them at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +196,7 @@ def explain(
     if untrained:
         best, known = untrained.comparison.descriptor, list(clip.series)
         names = ["" if inactive else known[b] for b, inactive in zip(best, measures.inactive, strict=True)]
-    apart = round(APART * front.sample_rate / front.hop)
+    apart = round(features.APART * front.sample_rate / front.hop)
     return Layer(
         number=layer,
         features=numbers,

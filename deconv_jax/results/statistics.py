@@ -27,9 +27,6 @@ from deconv_jax.system.devices import row_of
 MOMENTS = 3
 """Moments of strongest response that are kept of every feature and clip."""
 
-APART = 0.25
-"""Seconds that lie between two of them at least."""
-
 
 def measure_clips(
     network: Network,
@@ -166,7 +163,7 @@ def _map_peaks(profile, apart: int):
 
 
 def _columns_apart(blocks: Sequence[Block], front: FrontEnd) -> int:
-    return max(1, int(np.ceil(APART * front.sample_rate / (front.hop * _stride(blocks)))))
+    return max(1, int(np.ceil(features.APART * front.sample_rate / (front.hop * _stride(blocks)))))
 
 
 def _stride(blocks: Sequence[Block]) -> int:
