@@ -425,9 +425,11 @@ def test_the_command_in_two_processes_and_in_one(songs, swept, free_port, tmp_pa
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
     }
 
-    def start(*arguments):
-        # Parts of two songs, so that there is work for two.
-        code = "import sys; from deconv_jax.results import collection; from deconv_jax.cli import sweep; "
+    def start(*arguments, slower=0):
+        # Parts of two songs, so that there is work for two; the second comes late from every meeting.
+        code = "import sys, time; from deconv_jax.results import collection; from deconv_jax.cli import sweep; "
+        code += "from deconv_jax.system import hosts; meet = hosts.barrier; "
+        code += f"hosts.barrier = lambda name: (meet(name), time.sleep({slower})); "
         code += "collection.PART_CLIPS = 4; sys.exit(sweep.main())"
         command = [sys.executable, "-c", code, *flags, *map(str, arguments)]
         return subprocess.Popen(
@@ -443,7 +445,7 @@ def test_the_command_in_two_processes_and_in_one(songs, swept, free_port, tmp_pa
         return process.returncode, said, told
 
     several = ["--distributed", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
-    both = [start("--top=1", *several, f"--process={number}", songs) for number in range(2)]
+    both = [start("--top=1", *several, f"--process={number}", songs, slower=number) for number in range(2)]
     (status, said, told), other = [end(process) for process in both]
     assert (status, other[:2]) == (0, (0, "")), told + other[2]
     assert str(tmp_path / "swept" / "statistics.parquet") in said

@@ -212,6 +212,7 @@ def sweep_together(
     if hosts.joined():
         hosts.barrier("swept")
         swept = sweep(*given, left_out=left_out)  # nothing is left to measure: who came last has joined the table
+        hosts.barrier("seen")  # what process 0 writes into the folder next keeps the others out
     return swept
 
 
