@@ -1,12 +1,17 @@
 import io
 
+import librosa
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.signal import find_peaks
+from scipy.spatial.distance import squareform
 
-from deconv_jax.measures import features
+from deconv_jax.measures import descriptors, features, likeness
 from deconv_jax.pictures import spectrograms
 from deconv_jax.sound import levels
+from deconv_jax.sound.front_end import FrontEnd
 
 FREQUENCIES = np.array([0.0, 100.0, 1000.0, 3000.0])
 
@@ -62,3 +67,49 @@ def test_pictures_show_the_image_its_scale_and_blanks(rng):
     np.testing.assert_array_equal(
         sheet.draw(image, 1.0, "a $x$ <b>"), first
     )  # nothing is left of what was drawn before
+
+
+@pytest.mark.parametrize("frames", [1, 14, 31, 200])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 0.0])
+def test_descriptors_are_librosas(rng, frames, scale):
+    front = FrontEnd()
+    magnitude = (scale * rng.gamma(0.3, size=(front.bins, frames))).astype(np.float32)
+    harmonic, percussive = librosa.decompose.hpss(magnitude)
+    level = librosa.amplitude_to_db(magnitude.copy(), ref=max(float(magnitude.max()), 1e-5))
+    setting = {"sr": front.sample_rate, "n_fft": front.n_fft, "hop_length": front.hop}
+    chroma = librosa.feature.chroma_stft(S=magnitude**2, **setting, tuning=0.0, norm=2)
+    wanted = {
+        "onset strength": librosa.onset.onset_strength(S=level, **setting),
+        "the harmonic part": np.sqrt(np.mean(np.square(harmonic, dtype=np.float64), axis=0)),
+        "the percussive part": np.sqrt(np.mean(np.square(percussive, dtype=np.float64), axis=0)),
+        "spectral centroid": librosa.feature.spectral_centroid(S=magnitude, freq=front.stft_frequencies())[0],
+        "spectral flatness": librosa.feature.spectral_flatness(S=magnitude)[0],
+        "chroma stability": np.concatenate([[0.0], np.sum(chroma[:, 1:] * chroma[:, :-1], axis=0)]),
+    }
+    found = descriptors.describe(magnitude, front)
+    for name, series in wanted.items():
+        # librosa works in float32 throughout; its geometric mean of 257 equal numbers is 2e-5 off.
+        np.testing.assert_allclose(found[name], series, rtol=3e-5, atol=1e-6 * abs(series).max(), err_msg=name)
+
+
+def test_peaks_are_scipys(rng):
+    for apart in range(1, 20):
+        envelope = rng.normal(size=150).clip(0.3) - 0.3  # with stretches of zeros
+        peaks, found = find_peaks(np.pad(envelope, 1), height=np.finfo(float).tiny, distance=apart)
+        wanted = (peaks - 1)[np.argsort(-found["peak_heights"], kind="stable")]
+        np.testing.assert_array_equal(features.envelope_peaks(envelope, 150, apart), wanted)
+    wide = np.array([0.0, 2, 2, 2, 1, 3, 3, 0])
+    np.testing.assert_array_equal(features.envelope_peaks(wide, 9, 1), [5, 2])  # the middle, the earlier one of two
+
+
+@pytest.mark.parametrize("features", [2, 9, 40])
+@pytest.mark.parametrize("noise", [0.2, 0.7])
+def test_kinds_are_scipys_complete_linkage(rng, features, noise):
+    looks = rng.normal(size=(5, 60))[rng.integers(0, 5, features)] + noise * rng.normal(size=(features, 60))
+    looks = likeness.units(looks.astype(np.float32))
+    tree = linkage(squareform(1 - (looks @ looks.T).astype(np.float64), checks=False), "complete")
+    wanted = fcluster(tree, 1 - likeness.ALIKE, "distance")
+    wanted = wanted if wanted.max() <= likeness.KINDS else fcluster(tree, likeness.KINDS, "maxclust")
+    found, _ = likeness.kinds(looks)
+    np.testing.assert_array_equal(found[:, None] == found, wanted[:, None] == wanted)
+    assert (np.diff(np.bincount(found)[1:]) <= 0).all()  # the largest first

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.signal import find_peaks
 
 BANDS = (("bass", 0.0, 250.0), ("mid", 250.0, 2000.0), ("treble", 2000.0, np.inf))
 """Frequency bands of the table: name, from, up to (Hz)."""
@@ -128,5 +127,13 @@ def envelope_peaks(envelope: np.ndarray, count: int, apart: int) -> np.ndarray:
       count: how many at most.
       apart: frames that lie between two of them at least.
     """
-    peaks, found = find_peaks(np.pad(envelope, 1), height=np.finfo(float).tiny, distance=max(1, apart))
-    return (peaks - 1)[np.argsort(-found["peak_heights"], kind="stable")][:count]
+    padded = np.pad(envelope, 1)
+    turns = np.flatnonzero(np.diff(padded))  # the last frames of stretches of one value
+    rises = padded[turns + 1] > padded[turns]
+    top = np.flatnonzero(rises[:-1] & ~rises[1:])
+    middles = (turns[top] + turns[top + 1] - 1) // 2
+    kept: list[int] = []
+    for frame in middles[np.argsort(-envelope[middles], kind="stable")]:
+        if len(kept) < count and all(abs(frame - other) >= apart for other in kept):
+            kept.append(frame)
+    return np.array(kept, int)
