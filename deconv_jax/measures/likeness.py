@@ -96,7 +96,7 @@ def kinds(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(apart: np.ndarray) -> np.ndarray:
-    """Complete linkage of `kinds` by distances (n, n): of each, the first of its kind. (SciPy takes 0.4 s to import.)"""
+    """Complete linkage of `kinds` by distances (n, n): of each, the first of its kind (SciPy: 0.4 s to import)."""
     apart, found = apart + np.diag([np.inf] * len(apart)), np.arange(len(apart))
     for kinds_left in range(len(apart), 1, -1):
         i, j = sorted(np.unravel_index(np.argmin(apart), apart.shape))
