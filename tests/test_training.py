@@ -530,13 +530,15 @@ def test_batches_take_classes_by_turns_and_artists_songs_and_clips_uniformly():
     assert np.any(Batches(clips, tracks, 6, 4, "artists")[17] != drawn[17])
 
 
-@pytest.mark.parametrize("name", ["genre3.py", "genre3.py:log", "genre3.py:augmented", "music.py"])
+@pytest.mark.parametrize(
+    "name", ["genre3.py", "genre3.py:log", "genre3.py:augmented", "genre3.py:packaged", "music.py"]
+)
 def test_every_config_can_be_trained(name):
     file, _, variant = name.partition(":")
     get = runpy.run_path(str(Path(__file__).parents[1] / "configs" / file))["get_config"]
     settings = json.loads((get(variant) if variant else get()).to_json())
     recipe, augment = prepare.settings(settings)
-    assert (recipe.steps > 0) == (augment != Augment()) == ("augmented" in name or file == "music.py")
+    assert (recipe.steps > 0) == (augment != Augment()) == (variant in ("augmented", "packaged") or file == "music.py")
     assert loop.wd.network(settings, 3).classes == 3
 
 
