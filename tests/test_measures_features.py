@@ -1,6 +1,7 @@
 import io
 
 import librosa
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,7 +59,7 @@ def test_pictures_show_the_image_its_scale_and_blanks(rng):
     image = rng.uniform(size=(4, 6))
     first = sheet.draw(image, 1.0, "a $x$ <b>")
     loud, quiet, blank = (
-        np.asarray(Image.open(io.BytesIO(p)))
+        np.asarray(Image.open(io.BytesIO(p)).convert("RGB"))
         for p in (first, sheet.draw(image / 100, 1.0, "a $x$ <b>"), sheet.draw(image * 0, 1.0, "a $x$ <b>"))
     )
     assert loud.shape == (360, 720, 3)
@@ -67,6 +68,31 @@ def test_pictures_show_the_image_its_scale_and_blanks(rng):
     np.testing.assert_array_equal(
         sheet.draw(image, 1.0, "a $x$ <b>"), first
     )  # nothing is left of what was drawn before
+
+
+def test_a_sheet_has_every_cell_in_its_place_and_in_matplotlibs_colour():
+    np.testing.assert_array_equal(spectrograms.MAGMA, matplotlib.colormaps["magma"](np.arange(256), bytes=True)[:, :3])
+    image = 10 ** (-np.linspace(0, 60, 8).reshape(2, 4) / 20)  # 0 to 60 dB below 1, low frequencies first
+    sheet = spectrograms.SpectrogramSheet(np.array([0.0, 100.0]), 2.0, "loudest")
+    left, top, right, bottom = sheet._box
+    picture = Image.open(io.BytesIO(sheet.draw(image, 1.0, "")))
+    shown = np.asarray(picture.convert("RGB"))[top:bottom, left:right]
+    cells = shown[:: len(shown) - 1][::-1][:, [10 + k * shown.shape[1] // 4 for k in range(4)]].astype(int)
+    want = matplotlib.colormaps["magma"](1 - np.linspace(0, 60, 8).reshape(2, 4) / 70, bytes=True)[..., :3]
+    np.testing.assert_allclose(cells, want, atol=6)  # one of 216 levels in the place of one of 256
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "names"),
+    [
+        (0, 4, "0.0 0.5 1.0 1.5 2.0 2.5 3.0 3.5 4.0"),
+        (-70, 0, "−70 −60 −50 −40 −30 −20 −10 0"),
+        (-10.7, 5523.3, "0 1000 2000 3000 4000 5000"),
+        (0, 183.2, "0 25 50 75 100 125 150 175"),
+    ],
+)
+def test_ticks_are_round_numbers(low, high, names):
+    assert spectrograms._even_ticks(low, high)[1] == names.split()
 
 
 @pytest.mark.parametrize("frames", [1, 14, 31, 200])
