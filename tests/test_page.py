@@ -244,7 +244,7 @@ def sounds(made) -> dict[str, bytes]:
     return found
 
 
-def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(made):
+def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(made, trained):
     assert not made.failed
     found = sounds(made)
     assert len(found) == 2 * (1 + 2 * (6 + 5))  # two clips: the original, and each feature and its twin
@@ -275,6 +275,10 @@ def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(
             factor, scale = row["rest"]
             assert np.abs(scale * (original - factor * sound)).max() <= np.abs(original).max() * 1.001
             entry = table[layer, str(row["feature"])]
+            effects = [float(entry[f"effect_{label}"]) for label in trained.labels]
+            np.testing.assert_allclose(row["effects"], effects, rtol=1e-4)
+            likeliest = max(clip["prediction"], key=clip["prediction"].get)
+            assert float(entry["effect"]) == float(entry[f"effect_{likeliest}"])
             for column in ("energy_share", "difference", "descriptor_r", "kind", "explained"):
                 want = float("nan") if row[column] is None else row[column]
                 assert float(entry[column]) == pytest.approx(want, rel=1e-4, nan_ok=True)
@@ -296,7 +300,7 @@ def test_a_share_of_the_layers_energy_is_one_of_all_features_whichever_are_wante
     every = rows_in(made.folders[0])
     assert list(found) == [("1", "4"), ("1", "1")]
     for key, row in found.items():
-        for name in ("energy_share", "energy", "active_fraction", "gain"):
+        for name in ("energy_share", "energy", "active_fraction", "gain", "effect"):
             assert float(row[name]) == pytest.approx(float(every[key][name]), rel=1e-4), name
 
 
@@ -365,15 +369,15 @@ def test_hostile_names_are_text_in_the_markup(made):
 def test_an_interrupted_run_leaves_earlier_clips_whole_and_the_earlier_page(trained, clips, tmp_path, monkeypatch):
     options = clip_folder.Options(layers=(2,), chosen=(0,), duration=1.0)
     before = clip_folder.export(trained, clips[:1], tmp_path, options).page.read_bytes()
-    predict, calls = explain.predict, []
+    answer_of, calls = explain.answer_of, []
 
     def interrupted(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*arguments)
+        return answer_of(*arguments)
 
-    monkeypatch.setattr(explain, "predict", interrupted)
+    monkeypatch.setattr(explain, "answer_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         clip_folder.export(trained, clips, tmp_path, options)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([HOSTILE, "index.html"])
@@ -568,7 +572,9 @@ def test_keys_do_what_the_page_says(visit):
     page.uncheck("#group")
     page.evaluate("document.activeElement.blur()")
     order = visit.order()
-    assert visit.chosen() == order[0]  # the strongest
+    assert visit.chosen() == order[0]  # what speaks most for the answer
+    effects = {r["feature"]: effect_on_answer(page, 0, r) for r in rows_of(page, 0, 2)}
+    assert [effects[f] for f in order] == sorted(effects.values())
     page.keyboard.press("ArrowRight")
     assert visit.chosen() == order[1]
     page.keyboard.press("ArrowLeft")
@@ -662,6 +668,11 @@ def test_feature_and_rest_make_up_the_original_again(visit):
         assert np.sqrt(np.mean(sound**2)) <= np.sqrt(np.mean(original**2)) * 1.001
 
 
+def effect_on_answer(page, clip: int, row: dict) -> float:
+    prediction = json.loads(page.locator("script[data-file$='clip.json']").nth(clip).text_content())["prediction"]
+    return row["effects"][int(np.argmax(list(prediction.values())))]
+
+
 def rows_of(page, clip: int, layer: int) -> list[dict]:
     return json.loads(page.locator("script[data-file$='clip.json']").nth(clip).text_content())["layers"][str(layer)][
         "features"
@@ -716,6 +727,7 @@ def test_kinds_open_and_close_and_numbers_sort(visit):
         page.locator(".more").nth(more).click()
     assert visit.order() == grouped
     page.uncheck("#group")
+    assert page.input_value("#sort") == "effect"
     page.select_option("#sort", "feature")
     assert visit.order() == [0, 1, 3, 4, 5, 2]  # inactive last
     rows = rows_of(page, 0, 1)
@@ -757,7 +769,7 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(visit):
     )
     assert nameless == []
     label = page.get_attribute(f".card[data-feature='{visit.chosen()}']", "aria-label")
-    assert re.search(r"Feature \d: active in .* difference from untrained", label)
+    assert re.search(r"Feature \d: active in .* difference from untrained .* changes by [+−]?\d", label)
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#status").startswith("Feature ")
     page.keyboard.press("3")

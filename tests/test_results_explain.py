@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconv_jax.decision.effects import effects
 from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution import windows
 from deconv_jax.deconvolution.deconvolve import deconvolve
@@ -53,13 +54,29 @@ def test_a_layer_holds_what_its_functions_give(trained, clip):
 def test_what_is_said_of_a_feature_does_not_depend_on_which_others_are_wanted(trained, clip, chosen, numbers):
     every = explain.explain(trained, clip, 1)
     some = explain.explain(trained, clip, 1, chosen=chosen)
-    numbers = np.argsort(-every.measures.energy)[:2].tolist() if numbers is None else numbers
+    answer = explain.answer_of(trained, clip)
+    numbers = np.argsort(every.effects[:, answer.target])[:2].tolist() if numbers is None else numbers
     assert some.features.tolist() == numbers
-    for name in ("images", "maps", "energy_share"):  # to rounding: another number of features is summed
+    for name in ("images", "maps", "energy_share", "effects"):  # to rounding: another number of features is summed
         np.testing.assert_allclose(getattr(some, name), getattr(every, name)[numbers], rtol=1e-5, err_msg=name)
     for name, values in features.columns(some.measures).items():
         np.testing.assert_allclose(values, features.columns(every.measures)[name][numbers], rtol=1e-5, err_msg=name)
     assert [p.tolist() for p in some.peaks] == [every.peaks[n].tolist() for n in numbers]
+
+
+def test_effects_are_those_of_every_part_of_a_song(trained, clip):
+    song = explain.clip_of(FRONT, np.concatenate([clip.waveform, 0.3 * clip.waveform[::-1]]))
+    answer = explain.answer_of(trained, song)
+    assert len(answer.parts) > 1
+    want = np.mean([effects(trained.network, trained.variables, part, 1) for part in answer.parts], axis=0)
+    layer = explain.explain(trained, song, 1, answer=answer)
+    np.testing.assert_allclose(layer.effects, want, atol=1e-6)
+    assert not layer.effects[2].any()  # dead
+    order = np.argsort(want[:, answer.target]).tolist()
+    assert explain.explain(trained, song, 1, chosen="top:3").features.tolist() == order[:3]
+    loud = np.argsort(-layer.measures.energy)[:3].tolist()
+    assert explain.explain(trained, song, 1, chosen="top:3", by="energy").features.tolist() == loud
+    assert loud != order[:3]
 
 
 def test_a_twin_is_compared_with_as_a_whole_and_shown_by_number(trained, clip):
@@ -92,13 +109,16 @@ def test_sounds_are_made_as_they_are_taken(trained, clip):
 
 
 def test_the_prediction_is_the_mean_over_clips(trained, clip):
-    assert list(explain.predict(trained, clip)) == ["a", "b"]
+    assert list(explain.answer_of(trained, clip).named(trained.labels)) == ["a", "b"]
     length = FRONT.clip_frames
     long = explain.clip_of(FRONT, np.tile(clip.waveform, 3)[: 2 * len(clip.waveform) + 100])
     starts = np.round(np.linspace(0, long.seen.shape[1] - length, 3)).astype(int)  # of what is explained
     logits = [trained.network.apply(trained.variables, long.seen[:, s : s + length])[0] for s in starts]
     want = np.mean([jax.nn.softmax(values) for values in logits], axis=0)
-    np.testing.assert_allclose(list(explain.predict(trained, long).values()), want, atol=1e-6)
+    said = explain.answer_of(trained, long)
+    np.testing.assert_allclose(said.mean, want, atol=1e-6)
+    np.testing.assert_array_equal(said.starts, starts)
+    assert said.target == np.argmax(want)
 
 
 def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
@@ -107,7 +127,7 @@ def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
     def explained(samples):
         song = explain.clip_of(FRONT, 0.1 * rng.standard_normal(samples).astype(np.float32))
         layer = explain.explain(trained, song, 1, twins=twins)
-        explain.predict(trained, song)
+        explain.answer_of(trained, song)
         return len(list(explain.sounds(FRONT, song, layer.images)))
 
     songs = [windows.WINDOW_FRAMES * FRONT.hop * 3 + more for more in (0, 1, 777, 20_000)]

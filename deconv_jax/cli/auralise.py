@@ -16,7 +16,11 @@ from deconv_jax.cli import networks
 from deconv_jax.cli.launch import launch, say_unused
 
 _layers = networks.define_layers("5", "Layer to explain, from 1; several as in 1,3; or all.")
-_FEATURES = networks.define_features("all", "all, a list of numbers from 0 as in 3,17, or top:N by energy.")
+_FEATURES = networks.define_features("all", "all, a list of numbers from 0 as in 3,17, or top:N of the order.")
+_ORDERS = (
+    "Order of the features: by effect on the likeliest class (its logit without the feature), or energy of the image."
+)
+_BY = flags.DEFINE_enum("by", "effect", ["effect", "energy"], _ORDERS)
 _OFFSET = networks.define_offset("Seconds to skip in every file")
 _DURATION = networks.define_duration("4", "Seconds to explain, or full for the whole file.")
 _READING = networks.define_reading("phase")
@@ -41,6 +45,7 @@ def _auralise(arguments: list[str]) -> int:
     options = clip_folder.Options(
         layers=_layers(trained),
         chosen=_FEATURES.value,
+        by=_BY.value,
         reading=_READING.value,
         rectify=_RECTIFY.value,
         gain=_GAIN.value,

@@ -22,7 +22,7 @@ from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results import explain
-from deconv_jax.results.explain import Clip, Layer
+from deconv_jax.results.explain import Answer, Clip, Layer
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files, locks, runtime
@@ -40,7 +40,8 @@ class Options:
 
     Attributes:
       layers: 1-based layers.
-      chosen: features wanted: "all", "top:N" (the N of most energy) or a list of 0-based numbers.
+      chosen: features wanted: "all", "top:N" (the first N of the order) or a list of 0-based numbers.
+      by: the order of features: by "effect" on the likeliest class, those first that speak most for it, or "energy".
       reading, rectify, gain: see `deconv_jax.sound.auralisation`.
       offset: seconds to skip in every file.
       duration: seconds to explain; None for the whole file.
@@ -53,6 +54,7 @@ class Options:
 
     layers: Sequence[int]
     chosen: str | Sequence[int] = "all"
+    by: str = "effect"
     reading: str = "phase"
     rectify: bool = False
     gain: str = "match"
@@ -201,13 +203,15 @@ def _export_clip(
         to: listening.Files | None = dataclasses.replace(page, root=partial / "page") if page.scripts else page
         to = None if options.page == "none" else to
         clip = explain.clip_of(front, waveform)
+        answer = explain.answer_of(trained, clip)
         _write_original(partial, folder.name, to, front, clip)
         rows, layers = [], {}
         for number in options.layers:
-            found, layers[number] = _export_layer(trained, twins, clip, number, partial, folder.name, to, options)
+            given = (clip, answer, number)
+            found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options)
             rows += found
         files.write_csv(partial / "features.csv", rows)
-        prediction = explain.predict(trained, clip)
+        prediction = answer.named(trained.labels)
         inactive = {l: [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers}
         about = {
             "samples_read": read,
@@ -227,6 +231,7 @@ def _export_clip(
                     "seconds": len(waveform) / front.sample_rate,
                     "reading": options.reading,
                     "rectify": options.rectify,
+                    "by": options.by,
                     "prediction": prediction,
                     "layers": layers,
                 }
@@ -260,13 +265,14 @@ def _write_original(folder: Path, name: str, page: listening.Files | None, front
 
 
 def _export_layer(
-    trained: Trained, twins, clip: Clip, number: int, folder: Path, name: str, page, options: Options
+    trained: Trained, twins, clip: Clip, answer: Answer, number: int, folder: Path, name: str, page, options: Options
 ) -> tuple[list[dict], dict]:
     """Explains and writes one layer; returns the table's rows and what the page knows of the layer."""
-    how: dict[str, Any] = {"chosen": options.chosen, "method": options.method, "norm_back": options.norm_back}
+    how: dict[str, Any] = {"chosen": options.chosen, "by": options.by, "answer": answer}
+    how |= {"method": options.method, "norm_back": options.norm_back}
     layer = explain.explain(trained, clip, number, twins=twins, **how)
     heard = _write_layer(folder, name, page, trained.front_end, clip, layer, options)
-    rows = _rows(layer, heard)
+    rows = _rows(layer, heard, trained.labels, answer.target)
     return rows, _shown(layer, heard, rows) if page else {}
 
 
@@ -315,8 +321,8 @@ def _write_layer(
     return heard
 
 
-def _rows(layer: Layer, heard: list[_Heard]) -> list[dict[str, Any]]:
-    """A layer's rows of features.csv."""
+def _rows(layer: Layer, heard: list[_Heard], labels: Sequence[str], target: int) -> list[dict[str, Any]]:
+    """A layer's rows of features.csv; `target` is the likeliest class."""
     count, beside = len(heard), layer.untrained and layer.untrained.comparison
     columns = {
         "layer": [layer.number] * count,
@@ -325,6 +331,7 @@ def _rows(layer: Layer, heard: list[_Heard]) -> list[dict[str, Any]]:
         "gain": [h.gain for h in heard],
         "inactive": layer.measures.inactive.astype(int),
         "energy_share": layer.energy_share,
+        "effect": layer.effects[:, target],
         "explained": [h.explained for h in heard],
         "difference": beside.difference if beside else [""] * count,
         "difference_signed": beside.difference_signed if beside else [""] * count,
@@ -334,6 +341,7 @@ def _rows(layer: Layer, heard: list[_Heard]) -> list[dict[str, Any]]:
         "descriptor_r": beside.r if beside else [""] * count,
         "descriptor_r_untrained": beside.r_untrained if beside else [""] * count,
         "stands_out": beside.stands_out.astype(int) if beside else [""] * count,
+        **{f"effect_{label}": some for label, some in zip(labels, layer.effects.T, strict=True)},
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -343,8 +351,11 @@ def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]]) -> dic
     twin = layer.untrained
     assert twin
     shown = []
-    for h, row, image, other, peaks in zip(heard, rows, layer.images, twin.images, layer.peaks, strict=True):
+    kept = [{k: v for k, v in row.items() if not k.startswith("effect")} for row in rows]
+    given = zip(heard, kept, layer.effects, layer.images, twin.images, layer.peaks, strict=True)
+    for h, row, effects, image, other, peaks in given:
         more = {
+            "effects": effects.tolist(),
             "rest": [h.factor, h.scale],
             "level": _level(image, layer.loudest),
             "untrained_level": _level(other, twin.loudest),

@@ -1,4 +1,4 @@
-"""A clip → what the features of a layer made of it: images, maps, measures, names, kinds, and an untrained twin's.
+"""A clip → what the features of a layer made of it and do for the answer: images, maps, measures, names, effects.
 
 Nothing here reads a file, prints or keeps anything: folders, pages, figures and notebooks take of it what they need.
 Layers come one at a time, since the images of one layer of a whole song are all that memory should bear, and sounds
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
+from deconv_jax.decision.effects import effects
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import SettingError
@@ -26,6 +27,9 @@ from deconv_jax.sound.front_end import FrontEnd
 
 PEAKS = 5
 """Moments at which a feature is strongest that are kept."""
+
+ORDERS = ("effect", "energy")
+"""What features can be ordered by: what they do for the answer, or the energy of their images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,36 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a network says of a clip: the mean over the clip lengths that fit into it.
+
+    Attributes:
+      parts: what the network sees of these, each (freq, time).
+      starts: frames at which they begin.
+      logits, probabilities: of each part, shape (parts, classes).
+    """
+
+    parts: list[np.ndarray]
+    starts: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Probability of each class, shape (classes,)."""
+        return self.probabilities.mean(axis=0)
+
+    @property
+    def target(self) -> int:
+        """The likeliest class."""
+        return int(np.argmax(self.mean))
+
+    def named(self, labels: Sequence[str]) -> dict[str, float]:
+        """Probability of each class by its label."""
+        return dict(zip(labels, self.mean.tolist(), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
 class Untrained:
     """What an untrained twin's layer shows of the same clip.
 
@@ -79,6 +113,8 @@ class Layer:
       maps: pooled maps that they came from, shape (features, layer freq, layer time).
       measures: of these features.
       energy_share: share of the energy of all images of the layer, of features that are not among these too.
+      effects: the change of every class's logit when a feature's map is silenced, shape (features, classes), the mean
+        over the parts that the network answers for: see `layer_effects`.
       kinds, kind_r: see `likeness.kinds`.
       peaks: of each feature, seconds at which it is strongest, strongest first.
       untrained: the same of an untrained twin, None where that was not asked for.
@@ -92,6 +128,7 @@ class Layer:
     maps: np.ndarray
     measures: Measures
     energy_share: np.ndarray
+    effects: np.ndarray
     kinds: np.ndarray
     kind_r: np.ndarray
     peaks: list[np.ndarray]
@@ -148,6 +185,8 @@ def explain(
     layer: int,
     *,
     chosen: str | Sequence[int] = "all",
+    by: str = "effect",
+    answer: Answer | None = None,
     method: str = "deconvnet",
     norm_back: str = "transpose",
     twins: Sequence[dict] = (),
@@ -158,7 +197,9 @@ def explain(
       trained: the network.
       clip: see `clip_of`.
       layer: 1-based.
-      chosen: features wanted: "all", "top:N" (the N of most energy) or a list of 0-based numbers.
+      chosen: features wanted: "all", "top:N" (the first N of the order) or a list of 0-based numbers.
+      by: the order of "top:N": "effect", those first that speak most for the likeliest class, or "energy".
+      answer: what the network says of the clip, if it is known (`answer_of`).
       method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
       twins: variables of two untrained networks (`twins`) to compare with; none for no comparison, which takes twice
         as long again.
@@ -177,7 +218,9 @@ def explain(
     images, maps = in_unit(found[0]), np.asarray(found[1])
     measures = features.measure(images, maps, front.frequencies())
     total = measures.energy.sum()
-    numbers = _numbers(chosen, measures)
+    answer = answer or answer_of(trained, clip)
+    changes = layer_effects(trained, answer, layer)
+    numbers = _numbers(chosen, changes[:, answer.target] if by == "effect" else -measures.energy)
     if chosen != "all":
         images, maps = images[numbers], maps[numbers]
         measures = features.measure(images, maps, front.frequencies())
@@ -204,6 +247,7 @@ def explain(
         maps=maps,
         measures=measures,
         energy_share=measures.energy / total if total > 0 else np.zeros(len(numbers)),
+        effects=changes[numbers],
         kinds=kinds,
         kind_r=alike,
         peaks=[
@@ -215,12 +259,12 @@ def explain(
     )
 
 
-def _numbers(chosen: str | Sequence[int], measures: Measures) -> np.ndarray:
+def _numbers(chosen: str | Sequence[int], rising: np.ndarray) -> np.ndarray:
     if not isinstance(chosen, str):
         return np.asarray(chosen)
     if chosen.startswith("top:"):
-        return features.strongest(measures, int(chosen[4:]))
-    return np.arange(len(measures.energy))
+        return np.argsort(rising, kind="stable")[: int(chosen[4:])]
+    return np.arange(len(rising))
 
 
 def sounds(
@@ -241,23 +285,32 @@ def sounds(
         yield from blocks.auralise(front, whole, clip.heard, length, reading, rectify)[: len(some)]
 
 
-def predict(trained: Trained, clip: Clip) -> dict[str, float]:
-    """Mean probability of each class over the clip lengths that fit into what the network sees of a clip."""
+def answer_of(trained: Trained, clip: Clip) -> Answer:
+    """What the network says of a clip; one shorter than the clips that it classifies is padded with silence."""
     front, seen = trained.front_end, clip.seen
     if seen.shape[1] < front.clip_frames:
         seen = blocks.analyse(front, audio.cut(clip.waveform, 0, front.clip_samples)).seen
     count = -(-len(clip.waveform) // front.clip_samples)
     starts = audio.clip_starts(seen.shape[1], front.clip_frames, count)
-    total = np.zeros(len(trained.labels))
-    for start in starts:
-        part = seen[:, start : start + front.clip_frames]
-        total += np.asarray(_probabilities(trained.network, trained.variables, part))
-    return dict(zip(trained.labels, (total / len(starts)).tolist(), strict=True))
+    parts = [seen[:, start : start + front.clip_frames] for start in starts]
+    said = zip(*(_said(trained.network, trained.variables, part) for part in parts), strict=True)
+    return Answer(parts, starts, *(np.stack([np.asarray(row, np.float64) for row in rows]) for rows in said))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _probabilities(network, variables, seen):
-    return network.probabilities(network.apply(variables, seen)[0])
+def _said(network, variables, seen):
+    logits = network.apply(variables, seen)[0]
+    return logits, network.probabilities(logits)
+
+
+def layer_effects(trained: Trained, answer: Answer, layer: int) -> np.ndarray:
+    """What every feature of a layer does for every class: `effects`, the mean over the parts, (features, classes).
+
+    A map that is taken out is silenced, not set to its mean: a mean would have to be that of other music, which is not
+    at hand, and the mean of the clip itself would leave what a head that averages hears of the last layer as it is.
+    """
+    found = [effects(trained.network, trained.variables, part, layer) for part in answer.parts]
+    return np.mean([np.asarray(one, np.float64) for one in found], axis=0)
 
 
 def row_magnitudes(front: FrontEnd, waveform) -> np.ndarray:

@@ -9,13 +9,14 @@ import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
 import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
 import { placeAt, restOf } from "../../deconv_jax/page/js/sound.mjs";
-import { csv, fixed, hertz, percent, steps } from "../../deconv_jax/page/js/text.mjs";
+import { csv, fixed, hertz, percent, signed, steps } from "../../deconv_jax/page/js/text.mjs";
 
 const near = (found, wanted, within = 1e-9) => assert.ok(Math.abs(found - wanted) <= within, `${found}, not ${wanted}`);
 
 test("numbers as people read them", () => {
   assert.deepEqual([0, 0.0004, 0.0123, 0.0994, 0.0996, 1].map(percent), ["0", "<0.1", "1.2", "9.9", "10", "100"].map((v) => `${v}\u202f%`));
   assert.deepEqual([null, -0.456, 2].map((v) => fixed(v)), ["–", "−0.46", "2.00"]);
+  assert.deepEqual([1.5, -1.5, 0].map((v) => signed(v)), ["+1.50", "−1.50", "0.00"]);
   assert.deepEqual([999.6, 1234].map(hertz), ["1000\u00a0Hz", "1.23\u00a0kHz"]);
   assert.deepEqual(steps(4, 5), [0, 1, 2, 3, 4]);
   assert.deepEqual(steps(5512.5, 6), [0, 1000, 2000, 3000, 4000, 5000]);
@@ -53,13 +54,15 @@ test("colours lie between their neighbours and end at the first and last", () =>
 });
 
 const row = (feature, kind, energy_share, more = {}) =>
-  ({ feature, kind, energy_share, active_fraction: 0.5, difference: energy_share, kind_r: null, inactive: 0, stands_out: false, ...more });
+  ({ feature, kind, energy_share, effects: [feature - 2, 2 - feature], active_fraction: 0.5, difference: energy_share, kind_r: null, inactive: 0, stands_out: false, ...more });
 const rows = [row(0, 2, 0.1), row(1, 1, 0.2), row(2, -1, 0, { inactive: 1, difference: null }), row(3, 1, 0.6), row(4, 2, 0.1, { stands_out: true })];
 
 test("features stand in the order asked for, equal ones by number, inactive ones apart", () => {
-  const order = (sort) => sorted(rows, sort).map((some) => some.map((r) => r.feature));
+  const order = (sort, asked) => sorted(rows, sort, asked).map((some) => some.map((r) => r.feature));
   assert.deepEqual(order("energy_share"), [[3, 1, 0, 4], [2]]);
   assert.deepEqual(order("feature"), [[0, 1, 3, 4], [2]]);
+  assert.deepEqual(order("effect", 0), [[0, 1, 3, 4], [2]]); // the logit falls most without the first
+  assert.deepEqual(order("effect", 1), [[4, 3, 1, 0], [2]]);
   assert.deepEqual([...rows].sort(better("difference")).map((r) => r.feature), [3, 1, 0, 4, 2]); // unknown ones last
   assert.deepEqual(rows.map((r) => r.feature), [0, 1, 2, 3, 4]); // the rows themselves stay
   assert.deepEqual(Array.from(kindsOf(sorted(rows, "energy_share")[0]), ([kind, some]) => [kind, some.map((r) => r.feature)]), [[1, [3, 1]], [2, [0, 4]]]);
@@ -68,8 +71,8 @@ test("features stand in the order asked for, equal ones by number, inactive ones
 });
 
 test("what is said of features and layers", () => {
-  assert.equal(described(rows[2], true), "Feature 2, inactive, favourite");
-  assert.match(described(rows[3], false), /^Feature 3: active in 50\u202f% of its map, 60\u202f% of the layer's energy, difference from untrained 0.60$/);
+  assert.equal(described(rows[2], true, 0, "rock"), "Feature 2, inactive, favourite");
+  assert.match(described(rows[3], false, 1, "rock"), /^Feature 3: active in 50\u202f% of its map, 60\u202f% of the layer's energy, difference from untrained 0.60, without it the logit of rock changes by −1.00$/);
   const chance = { active: 5, named: 0, difference: 0.3 };
   assert.equal(summaryOf(rows, chance, 5), "4 of 5 features are active, of 2 kinds. Measured names stand out for 1; by the same rule for none of the 5 active " +
     "features of a second untrained network. Difference from untrained: median 0.20; that network's: 0.30.");
@@ -84,9 +87,9 @@ test("what is measured of one feature", () => {
   assert.deepEqual(measuredOf(r), ["Nothing stands out", " beside the untrained twin: at most r = −0.50 with loudness, where the twin's layer reaches 0.25"]);
   assert.deepEqual(measuredOf({ inactive: 1 }), ["", "Inactive: no part of this clip activates it."]);
   assert.deepEqual([sizeOf([0.093, 86.1, 4], "bins"), sizeOf([1.5, null, 5], "mel bands")], ["93\u00a0ms × 86\u00a0Hz", "1.50\u00a0s × 5\u00a0mel bands"]);
-  const facts = (printed) => factsOf(r, { printed, true: [1, 100, 5] }, { difference: 0.3, difference_signed: 0.4 }, "phase", "bins");
-  assert.deepEqual(facts([1, 50, 3]).map(([term]) => term), ["Activity", "Share of energy", "Difference", "Effective size", "Receptive field", "The rest", "Negative values", "Centroid"]);
-  assert.equal(facts(null).length, 7);
+  const facts = (printed) => factsOf(r, { printed, true: [1, 100, 5] }, { difference: 0.3, difference_signed: 0.4 }, "phase", "bins", 0, "rock");
+  assert.deepEqual(facts([1, 50, 3]).map(([term]) => term), ["Effect", "Activity", "Share of energy", "Difference", "Effective size", "Receptive field", "The rest", "Negative values", "Centroid"]);
+  assert.equal(facts(null).length, 8);
   assert.ok(facts(null).flat().every((text) => typeof text === "string" && !/undefined|NaN/.test(text)));
 });
 

@@ -3,7 +3,7 @@ import { stemOf } from "./data.mjs";
 import { $, make } from "./dom.mjs";
 import { cardFor } from "./grid.mjs";
 import { better } from "./order.mjs";
-import { fixed, hertz, percent } from "./text.mjs";
+import { fixed, hertz, percent, signed } from "./text.mjs";
 
 // What a feature follows, as [in bold, and about it].
 export const measuredOf = (r) => {
@@ -18,8 +18,10 @@ export const measuredOf = (r) => {
 export const sizeOf = ([width, height, cells], unit) =>
   `${width < 1 ? `${Math.round(1000 * width)}\u00a0ms` : `${width.toFixed(2)}\u00a0s`} × ${height === null ? `${cells}\u00a0${unit}` : `${Math.round(height)}\u00a0Hz`}`;
 
-// The numbers of a feature as [term, value, what it is]. `layer`: the network's; `chance`: a second untrained network's.
-export const factsOf = (r, layer, chance, reading, unit) => [
+// The numbers of a feature as [term, value, what it is]. `layer`: the network's; `chance`: a second untrained network's;
+// `asked` and `label`: the class asked for.
+export const factsOf = (r, layer, chance, reading, unit, asked, label) => [
+  ["Effect", signed(r.effects[asked]), `on the logit of ${label}, when its map is silenced`],
   ["Activity", percent(r.active_fraction), "of its map is above zero"],
   ["Share of energy", percent(r.energy_share),
     `of the layer's images; ${["bass", "mid", "treble"].map((band) => `${band} ${Math.round(100 * r[`${band}_share`])}`).join(", ")}\u00a0%`],
@@ -70,18 +72,18 @@ export const showFeature = ({ network, clips, state, rowsOf, markOf, address, th
     address: address(state.clip, `${stem}.untrained`), title: `Untrained twin's ${feature}`, length: seconds, down: drop(r.untrained_level),
     label: `Spectrogram of feature ${feature} of the untrained twin`, nothing: r.untrained_inactive ? "inactive" : "",
   });
-  $("facts").replaceChildren(...factsOf(r, network.layers[layer], layers[layer].chance, reading, network.rows).map(([term, value, small]) =>
+  $("facts").replaceChildren(...factsOf(r, network.layers[layer], layers[layer].chance, reading, network.rows, state.asked, network.labels[state.asked]).map(([term, value, small]) =>
     make("div", {}, make("dt", { textContent: term }), make("dd", {}, value, make("small", { textContent: small })))));
   const kernel = layer === 1 ? network.kernels[feature] : null;
   $("kernel").hidden = !kernel;
   if (kernel) $("kernel").replaceChildren(...kernelTable(kernel, feature));
   const moments = [...r.moments].sort((a, b) => a - b);
   fill("moments", "Strongest moments", moments.map((t) => [`${t.toFixed(2)} s`, `Go to ${t.toFixed(2)} seconds`, () => seek(t)]));
-  const alike = rows.filter((o) => o.kind === r.kind && o !== r && !r.inactive).sort(better(state.sort));
+  const alike = rows.filter((o) => o.kind === r.kind && o !== r && !r.inactive).sort(better(state.sort, state.asked));
   fill("alike", `Look-alikes (mean r ${fixed(r.kind_r)})`, alike.map((o) => [o.feature, `Feature ${o.feature}`, () => select(o.feature)]));
   const others = clips.flatMap((c, index) => (index === state.clip ? [] : rowsOf(index, layer).filter((o) => o.feature === feature).map((o) => [index, o])));
   $("elsewhere").replaceChildren(...(others.length ? [make("h3", { textContent: `Feature ${feature} in the other clips` }), make("div", { className: "row" }, ...others.map(([index, o]) => {
-    const card = cardFor(o, state.sort, o.inactive ? null : thumb(index, o), () => choose(index));
+    const card = cardFor(o, state, o.inactive ? null : thumb(index, o), () => choose(index));
     card.firstElementChild.after(make("span", { className: "clip-title", textContent: clips[index].name }));
     return card;
   }))] : []));

@@ -1,31 +1,31 @@
 // The grid: a card for each feature of a layer, look-alikes in one stack.
 import { make } from "./dom.mjs";
 import { alikeness, described, kindsOf, sorted } from "./order.mjs";
-import { fixed, percent } from "./text.mjs";
+import { fixed, percent, signed } from "./text.mjs";
 
-const three = (r, sort) => [
-  ["active_fraction", percent(r.active_fraction), "active"],
+const three = (r, sort, asked) => [
+  sort === "active_fraction" ? [sort, percent(r.active_fraction), "active"] : ["effect", signed(r.effects[asked]), "without"],
   ["energy_share", percent(r.energy_share), "energy"],
   ["difference", fixed(r.difference), "differs"],
 ].map(([key, value, label]) => make("span", { className: key === sort ? "sorted" : "" }, value, make("small", { textContent: label })));
 
-// A button with the picture of a feature in a clip, what lies on it, and the three numbers that it can be sorted by.
-export const cardFor = (r, sort, picture, onclick, ...over) =>
+// A button with the picture of a feature in a clip, what lies on it, and the numbers that it can be sorted by.
+export const cardFor = (r, { sort, asked }, picture, onclick, ...over) =>
   make("button", { type: "button", className: `card${r.inactive ? " inactive" : ""}`, onclick },
     make("span", { className: "frame" }, picture, ...over),
-    make("span", { className: "three" }, ...(r.inactive ? ["inactive"] : three(r, sort))));
+    make("span", { className: "three" }, ...(r.inactive ? ["inactive"] : three(r, sort, asked))));
 
-// `state`: what is chosen (layer, feature, sort, group, starred; `open` holds the stacks that are open);
-// `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element; `chosen(feature, pressed)`.
-export const gridIn = (place, { state, rows, starred, picture, chosen }) => {
+// `state`: what is chosen (layer, feature, sort, class asked, group, starred; `open` holds the stacks that are open);
+// `labels`: of the classes; `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element; `chosen(feature, pressed)`.
+export const gridIn = (place, { state, labels, rows, starred, picture, chosen }) => {
   const cards = () => Array.from(place.querySelectorAll(".card"));
   const cardOf = (feature) => cards().find((c) => Number(c.dataset.feature) === feature);
   const card = (r) => {
-    const button = cardFor(r, state.sort, r.inactive ? null : picture(r), () => chosen(r.feature, true),
+    const button = cardFor(r, state, r.inactive ? null : picture(r), () => chosen(r.feature, true),
       make("span", { className: "number", textContent: r.feature }),
       starred(r.feature) ? make("span", { className: "star", textContent: "★" }) : null);
     button.dataset.feature = r.feature;
-    return Object.assign(button, { ariaLabel: described(r, starred(r.feature)), ariaCurrent: r.feature === state.feature });
+    return Object.assign(button, { ariaLabel: described(r, starred(r.feature), state.asked, labels[state.asked]), ariaCurrent: r.feature === state.feature });
   };
   const bundle = (name, members, about) => {
     if (members.length === 1) return make("div", { className: "stack" }, card(members[0]));
@@ -47,7 +47,7 @@ export const gridIn = (place, { state, rows, starred, picture, chosen }) => {
     return stack;
   };
   const show = () => {
-    const [active, inactive] = sorted(rows().filter((r) => !state.starred || starred(r.feature)), state.sort);
+    const [active, inactive] = sorted(rows().filter((r) => !state.starred || starred(r.feature)), state.sort, state.asked);
     const focused = place.contains(document.activeElement) && document.activeElement.matches(".card");
     if (!active.length && !inactive.length) {
       place.replaceChildren(make("p", { className: "empty", textContent: "No favourites in this layer yet: press F on a feature." }));

@@ -1,11 +1,14 @@
 // Features in an order, in kinds, and what is said of them. A row is what was measured of one feature in one clip.
-import { fixed, percent } from "./text.mjs";
+import { fixed, percent, signed } from "./text.mjs";
 
-export const better = (sort) => (a, b) =>
-  (sort === "feature" ? 0 : (b[sort] ?? -1) - (a[sort] ?? -1)) || a.feature - b.feature;
+// `asked`: the class whose logit counts for the sort "effect": those first without which it falls most.
+export const better = (sort, asked) => (a, b) => {
+  if (sort === "effect") return a.effects[asked] - b.effects[asked] || a.feature - b.feature;
+  return (sort === "feature" ? 0 : (b[sort] ?? -1) - (a[sort] ?? -1)) || a.feature - b.feature;
+};
 
 // Rows in the order of `sort`, the inactive ones apart: [active, inactive].
-export const sorted = (rows, sort) => [rows.filter((r) => !r.inactive).sort(better(sort)), rows.filter((r) => r.inactive)];
+export const sorted = (rows, sort, asked) => [rows.filter((r) => !r.inactive).sort(better(sort, asked)), rows.filter((r) => r.inactive)];
 
 // Sorted rows by kind, the kinds in the order of their best.
 export const kindsOf = (rows) => {
@@ -19,10 +22,12 @@ export const alikeness = (members) => {
   return r.length ? `look alike, mean r ${fixed(r.reduce((a, b) => a + b, 0) / r.length)}` : "";
 };
 
-export const described = (r, favourite) => {
+// `asked` and `label`: a class and its name.
+export const described = (r, favourite, asked, label) => {
   const mark = favourite ? ", favourite" : "";
   if (r.inactive) return `Feature ${r.feature}, inactive${mark}`;
-  return `Feature ${r.feature}: active in ${percent(r.active_fraction)} of its map, ${percent(r.energy_share)} of the layer's energy, difference from untrained ${fixed(r.difference)}${mark}`;
+  return `Feature ${r.feature}: active in ${percent(r.active_fraction)} of its map, ${percent(r.energy_share)} of the layer's energy, difference from untrained ${fixed(r.difference)}, ` +
+    `without it the logit of ${label} changes by ${signed(r.effects[asked])}${mark}`;
 };
 
 // A layer in a few sentences: its rows, what a second untrained network reaches, and how many features it has.

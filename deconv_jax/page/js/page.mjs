@@ -16,13 +16,19 @@ const SOURCES = ["original", "feature", "rest", "untrained"];
 const { network, clips, picture, sound } = written();
 const kept = shelf(`deconv_jax/${network.id}`, (text) => { $("kept").textContent = text; });
 
-// What is chosen: what the browser remembers, and what begins anew.
-const state = {
-  sort: "energy_share", group: true, shared: true, axis: "linear", loop: true, ...kept.recall("settings", {}),
-  clip: 0, feature: null, starred: false, source: "feature", open: new Set(),
+const byDefault = clips[0].by === "effect" ? "effect" : "energy_share";
+// What is chosen: what the browser remembers, and what begins anew; a page made by another order begins in that.
+const recalled = () => {
+  const settings = kept.recall("settings", {});
+  return settings.byDefault === byDefault ? settings : { ...settings, sort: byDefault, byDefault };
 };
-const keepSettings = ({ layer, sort, group, shared, axis, loop } = state) =>
-  kept.keep("settings", { layer, sort, group, shared, axis, loop });
+const state = {
+  sort: byDefault, group: true, shared: true, axis: "linear", loop: true, byDefault, ...recalled(),
+  clip: 0, asked: 0, feature: null, starred: false, source: "feature", open: new Set(),
+};
+const keepSettings = ({ layer, sort, byDefault: by, group, shared, axis, loop } = state) =>
+  kept.keep("settings", { layer, sort, byDefault: by, group, shared, axis, loop });
+const likeliest = (prediction) => network.labels.reduce((best, label, n) => (prediction[label] > prediction[network.labels[best]] ? n : best), 0);
 const layersOf = (clip) => Object.keys(clip.layers).map(Number);
 const clip = () => clips[state.clip];
 const rowsOf = (index, layer) => clips[index].layers[layer]?.features ?? [];
@@ -67,6 +73,7 @@ const [inputPlot, ...plots] = [["input-plot", () => "linear"], ["feature-plot", 
   plot($(id), { axes, axis, filter, step: network.level, range: network.range, seek }));
 const grid = gridIn($("grid"), {
   state,
+  labels: network.labels,
   rows: () => rowsOf(state.clip, state.layer),
   starred: (feature) => markOf(feature).favourite,
   picture: (r) => thumb(state.clip, r),
@@ -127,19 +134,20 @@ const select = (feature, pressed = false) => {
   const changed = feature !== state.feature;
   state.feature = feature;
   showChosen();
-  say(described(row(), markOf(feature).favourite));
+  say(described(row(), markOf(feature).favourite, state.asked, network.labels[state.asked]));
   if (changed && sounds.playing()) sounds.start();
   if (pressed && matchMedia("(max-width: 56rem)").matches) $("detail").scrollIntoView();
 };
 const firstOf = (layer) => {
   const rows = rowsOf(state.clip, layer);
-  return (rows.filter((r) => !r.inactive).sort(better(state.sort))[0] ?? rows[0]).feature;
+  return (rows.filter((r) => !r.inactive).sort(better(state.sort, state.asked))[0] ?? rows[0]).feature;
 };
 const choose = (index) => {
   const [was, where] = [sounds.playing(), sounds.position()];
   const { name, seconds, read, offset, layers } = clips[index];
   sounds.stop(where < seconds ? where : 0);
   state.clip = index;
+  state.asked = likeliest(clip().prediction);
   const [first, last] = [layersOf(clip())[0], layersOf(clip()).at(-1)];
   if (!layers[state.layer]) state.layer = last;
   if (!row()) state.feature = firstOf(state.layer);
@@ -260,6 +268,7 @@ kept.watch(() => {
 });
 
 if (!clip().layers[state.layer]) state.layer = layersOf(clip()).at(-1);
+state.asked = likeliest(clip().prediction);
 state.feature = firstOf(state.layer);
 keepSettings();
 choose(0);

@@ -6,6 +6,7 @@ export const percent = (share) => {
 };
 export const minus = (number) => String(number).replace("-", "−");
 export const fixed = (number, digits = 2) => (number === null ? "–" : minus(number.toFixed(digits)));
+export const signed = (number, digits = 2) => `${number > 0 ? "+" : ""}${fixed(number, digits)}`;
 export const hertz = (f) => (f >= 1000 ? `${(f / 1000).toFixed(2)}\u00a0kHz` : `${Math.round(f)}\u00a0Hz`);
 
 // Round marks from 0 to an end: as many as fit with at most `count` steps.
