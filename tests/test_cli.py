@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from test_sound_audio import broken_files, tone
 
-from deconv_jax.cli import networks
+from deconv_jax.cli import values
 from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.sound import audio
 from deconv_jax.sound.auralisation import rms
@@ -277,9 +277,9 @@ def test_every_command_that_writes_finds_a_folder_taken(run, tmp_path):
 
 
 def test_layers_and_features_count_once():
-    assert networks.numbers("5,3,5") == [5, 3]
+    assert values.numbers("5,3,5") == [5, 3]
     with pytest.raises(ValueError, match="nor numbers with commas"):
-        networks.numbers("5,x")
+        values.numbers("5,x")
 
 
 def test_train_ends_with_its_report_and_auralise_explains_what_it_trained(tmp_path, rng):

@@ -18,6 +18,9 @@ ROOMS = (
 LONGEST = 80
 """Lines of a function, its docstring included."""
 
+LONG = 50
+"""Lines of a function's body that at most eight functions may exceed."""
+
 
 def modules():
     """(name, syntax tree) of every module, as deconv_jax.sound.audio."""
@@ -75,11 +78,19 @@ def test_nothing_private_of_jax_is_imported():
 
 def test_functions_are_short():
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    long = []
     for name, tree in TREES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, functions):
-                length = node.end_lineno - node.lineno + 1
-                assert length <= LONGEST, f"{name}.{node.name} has {length} lines"
+        for node in (n for n in ast.walk(tree) if isinstance(n, functions)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= LONGEST, f"{name}.{node.name} has {length} lines"
+            first = node.body[1 if ast.get_docstring(node) and node.body[1:] else 0]
+            long += [f"{name}.{node.name}"] if node.end_lineno - first.lineno + 1 > LONG else []
+    assert len(long) <= 8, long
+
+
+def test_commands_are_short():
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in (PACKAGE / "cli").glob("*.py")}
+    assert {name: length for name, length in lengths.items() if length >= 70} == {}
 
 
 def test_these_tests_can_fail():

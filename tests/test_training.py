@@ -11,7 +11,7 @@ import optax
 import pytest
 import soundfile
 
-from deconv_jax.cli import networks
+from deconv_jax.cli import values
 from deconv_jax.data import store
 from deconv_jax.data.tracks import Track
 from deconv_jax.errors import InputError, SettingError
@@ -371,7 +371,7 @@ def test_folds_are_pooled_over_every_song_and_a_curve_counts_artists(music, tmp_
     assert few["songs"]["test"] == all_["songs"]["test"]
     assert (tmp_path / "curve" / "curve.csv").read_text().count("\n") == 11
     assert "all" in summary.curve_text(curve)
-    assert networks.counts("2,all") == [2, 0]
+    assert values.counts("2,all") == [2, 0]
 
 
 @pytest.mark.parametrize("moment", [4, 6, 24])  # a checkpoint between validations, a validation, the last of all

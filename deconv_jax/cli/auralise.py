@@ -12,18 +12,16 @@ import sys
 
 from absl import flags
 
-from deconv_jax.cli import networks
+from deconv_jax.cli import explaining, networks, sounds
 from deconv_jax.cli.launch import launch, say_unused
 
 _layers = networks.define_layers("5", "Layer to explain, from 1; several as in 1,3; or all.")
 _FEATURES = networks.define_features("all", "all, a list of numbers from 0 as in 3,17, or top:N of the order.")
-_ORDERS = (
-    "Order of the features: by effect on the likeliest class (its logit without the feature), or energy of the image."
-)
+_ORDERS = "Order of the features: by effect on the likeliest class (its logit without it), or energy of the image."
 _BY = flags.DEFINE_enum("by", "effect", ["effect", "energy"], _ORDERS)
-_OFFSET = networks.define_offset("Seconds to skip in every file")
-_DURATION = networks.define_duration("4", "Seconds to explain, or full for the whole file.")
-_READING = networks.define_reading("phase")
+_OFFSET = sounds.define_offset("Seconds to skip in every file")
+_DURATION = sounds.define_duration("4", "Seconds to explain, or full for the whole file.")
+_READING = explaining.define_reading("phase")
 _RECTIFY = flags.DEFINE_boolean("rectify", False, "Drop the negative values of an image.")
 _GAINS = "match: the original's loudness. peak: its peak. none: as it comes."
 _GAIN = flags.DEFINE_enum("gain", "match", ["match", "peak", "none"], _GAINS)
@@ -33,9 +31,9 @@ _PAGE = flags.DEFINE_enum("page", None, ["single", "folder", "none"], _PAGES)
 _TWIN = "--page=none: compare with an untrained twin all the same, which takes twice as long again."
 _UNTRAINED = flags.DEFINE_boolean("untrained", None, _TWIN)
 _EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
-_load, _way_back = networks.define_network(), networks.define_way_back()
+_load, _way_back = networks.define_network(), explaining.define_way_back()
 _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
-_cache = networks.define_cache()
+_cache = sounds.define_cache()
 
 
 def _auralise(arguments: list[str]) -> int:
@@ -55,13 +53,9 @@ def _auralise(arguments: list[str]) -> int:
         **_way_back(),
     )
     clip_folder.check(trained, options)
-    paths, offsets = networks.find_sounds(arguments, _cache(), _OFFSET.value, _EXCERPTS.value)
+    paths, offsets = sounds.find_sounds(arguments, _cache(), _OFFSET.value, _EXCERPTS.value)
     made = clip_folder.export(trained, paths, _OUT.value, options, offsets)
-    print(*(folder.absolute() for folder in made.folders), sep="\n")
-    if made.page:
-        about = "keep it beside its folders" if made.beside else "all in one file"
-        print(f"The page to look and listen, {made.page.stat().st_size / 1e6:.1f} MB, {about}:")
-        print(made.page.absolute())
+    print(*made.said(), sep="\n")
     return say_unused(f"{len(made.failed)} of {len(paths)} file(s)", made.failed)
 
 

@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from deconv_jax.cli import networks
+from deconv_jax.cli import networks, sounds, values
 from deconv_jax.cli.launch import launch, say_unused
 
 _KINDS = "table1: effective sizes. kernels: Figure 4. features: Figures 3 and 5 to 8. invariance: Figures 9 and 10."
@@ -23,7 +23,7 @@ _OUT = flags.DEFINE_string("out", "experiments", "Folder for what is made.")
 _layers = networks.define_layers("all", "features, invariance: layers, from 1, as in 1,3; or all.")
 _CHOICE = "features: numbers from 0 as in 3,17 (default: four active and distinct ones of each layer)."
 _FEATURES = networks.define_features(None, _CHOICE)
-_OFFSET = networks.define_offset("features: seconds to skip in every file")
+_OFFSET = sounds.define_offset("features: seconds to skip in every file")
 _VIEWS = (
     "invariance: compare images as they are, in dB, or multiplied with the magnitude (what the mask reading plays)."
 )
@@ -34,8 +34,8 @@ _NULL_WORKDIR = flags.DEFINE_string("null_workdir", None, "invariance: run of a 
 _OWN = "invariance: folder with signals.csv (a column file, and one for each attribute) and the files."
 _SIGNALS = flags.DEFINE_string("signals", None, _OWN)
 _LENGTH = "invariance: length that is compared, from each signal's beginning."
-_SECONDS = networks.define_number("seconds", 2.0, _LENGTH, 0.1, 3600.0)
-_cache = networks.define_cache()
+_SECONDS = values.define_number("seconds", 2.0, _LENGTH, 0.1, 3600.0)
+_cache = sounds.define_cache()
 
 
 def _experiments(arguments: list[str]) -> int:
@@ -49,7 +49,7 @@ def _experiments(arguments: list[str]) -> int:
     settings = figure10.Invariance(_layers(trained), _SPECTROGRAM.value, _SECONDS.value, _RANDOM_NETWORKS.value)
     wanted = run.Wanted(_KIND.value, settings, _FEATURES.value, _SIGNALS.value)
     run.check(trained, wanted)
-    paths, offsets = networks.find_sounds(arguments, _cache(), _OFFSET.value) if wanted.has("features") else ([], [0.0])
+    paths, offsets = sounds.find_sounds(arguments, _cache(), _OFFSET.value) if wanted.has("features") else ([], [0.0])
     folder, sentences, failed = run.run(trained, _OUT.value, wanted, paths, offsets[0], null)
     print(*sentences, folder.absolute(), sep="\n")
     return say_unused(f"{len(failed)} file(s)", failed)

@@ -6,19 +6,11 @@ from collections.abc import Callable
 
 from absl import flags
 
+from deconv_jax.cli.together import TOGETHER
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.system import hosts
 
 WRONG_FLAGS = 2
-
-TOGETHER = """
-All devices of this machine take part. With --distributed, so do other processes and hosts that give the same command
-and see the same files at the same places (a shared file system). Slurm, Open MPI, Kubernetes and Cloud TPU say who is
-there; elsewhere add --coordinator=HOST:PORT --processes=N --process=I.
-"""
-"""What --help says of every command with `define_distributed`."""
-
-flags.disclaim_key_flags()  # what is defined here belongs to the command that asks for it, and to its --help
 
 
 def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
@@ -49,43 +41,18 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
 def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         return main(arguments)
-    except flags.Error as error:
-        return _fail(str(error), WRONG_FLAGS)
     except (InputError, SettingError) as error:
         return _fail(_flag(error.about) + error.message, WRONG_FLAGS if isinstance(error, SettingError) else 1)
-    except FloatingPointError as error:
-        return _fail(str(error), 1)
+    except (flags.Error, FloatingPointError) as error:
+        return _fail(str(error), WRONG_FLAGS if isinstance(error, flags.Error) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on or begins again", 130)
 
 
 def _flag(about: str | None) -> str:
     """What names an argument on this command line, up to its value: a flag, or a field of its config's data."""
-    if about is None:
-        return ""
-    return f"--{about}=" if about in flags.FLAGS or "config" not in flags.FLAGS else f"--config.data.{about}="
-
-
-def define_distributed() -> Callable[[], None]:
-    """Defines the flags of a command that several processes can work on together.
-
-    Returns:
-      To be called before anything else of JAX: joins the other processes if `--distributed` is given. Raises
-      flags.Error if the flags do not fit together, and else as `hosts.start`.
-    """
-    together = flags.DEFINE_boolean("distributed", False, "Work together with other processes; see above.")
-    coordinator = flags.DEFINE_string("coordinator", None, "--distributed: HOST:PORT of process 0, a free port there.")
-    processes = flags.DEFINE_integer("processes", None, "--distributed: how many processes there are.")
-    process = flags.DEFINE_integer("process", None, "--distributed: which one this is, from 0.")
-
-    def join() -> None:
-        given = [flag.name for flag in (coordinator, processes, process) if flag.value is not None]
-        if together.value:
-            hosts.start(coordinator.value, processes.value, process.value)
-        elif given:
-            raise flags.Error(f"--{given[0]} belongs to --distributed: give both or neither")
-
-    return join
+    flag = about in flags.FLAGS or "config" not in flags.FLAGS
+    return "" if about is None else f"--{about}=" if flag else f"--config.data.{about}="
 
 
 def say_unused(which: str, lines: list[str]) -> int:

@@ -18,16 +18,17 @@ from pathlib import Path
 
 from absl import flags
 
-from deconv_jax.cli import configs, networks
-from deconv_jax.cli.launch import define_distributed, launch
+from deconv_jax.cli import configs, sounds, values
+from deconv_jax.cli.launch import launch
+from deconv_jax.cli.together import define_distributed
 
 _config = configs.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and the report (default: runs/NAME OF CONFIG).")
-_cache = networks.define_cache()
+_cache = sounds.define_cache()
 _MANY = "Train so many folds, in WORKDIR/fold1 and so on, and pool their tests into one report."
 _FOLDS = flags.DEFINE_integer("folds", 0, _MANY, lower_bound=0)
 _ARTISTS = "Train with so many artists of each genre, such as 2,4,8,all, in WORKDIR/artists2 and so on."
-_CURVE = networks.define("curve", None, _ARTISTS, networks.counts)
+_CURVE = values.define("curve", None, _ARTISTS, values.counts)
 _join = define_distributed()
 
 

@@ -78,6 +78,15 @@ class Made:
     failed: list[str]
     beside: bool = False
 
+    def said(self) -> list[str]:
+        """What there is now, in lines."""
+        lines = [str(folder.absolute()) for folder in self.folders]
+        if self.page:
+            about = "keep it beside its folders" if self.beside else "all in one file"
+            lines.append(f"The page to look and listen, {self.page.stat().st_size / 1e6:.1f} MB, {about}:")
+            lines.append(str(self.page.absolute()))
+        return lines
+
 
 def check(trained: Trained, options: Options) -> None:
     """Compares the options with the network before any work is done.

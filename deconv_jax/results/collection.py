@@ -94,12 +94,16 @@ class Swept:
     clips: int
     missing: int
 
+    @property
+    def used(self) -> int:
+        """How many of the songs could be used."""
+        return self.songs - len(self.skipped)
+
     def said(self) -> list[str]:
         """What there is now, in lines."""
         if self.table is None:
             return [f"This share is done; {self.missing} part(s) of others are missing. Whoever comes last joins them."]
-        used = self.songs - len(self.skipped)
-        return [f"{used:,} song(s), a row for every clip and feature:", str(self.table.absolute())]
+        return [f"{self.used:,} song(s), a row for every clip and feature:", str(self.table.absolute())]
 
 
 def find_tracks(paths: Sequence) -> list[Track]:
@@ -148,7 +152,7 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
         return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
     found = find_tracks(paths)
     if not found:
-        raise InputError(f"{', '.join(map(files.shown, paths))}: holds no sound files; name a file or another folder")
+        raise audio.none_in(paths)
     return found, []
 
 

@@ -197,6 +197,11 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
+def none_in(paths: Iterable[str | Path]) -> InputError:
+    """The error that says that `find` found nothing."""
+    return InputError(f"{', '.join(map(shown, paths))}: holds no sound files; name a file or another folder")
+
+
 def _unsearched(error: OSError) -> None:
     _log.warning("%s: cannot be searched (%s)", shown(error.filename), error.strerror)
 
