@@ -248,10 +248,7 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         ({"devices": []}, "at least one device"),
         ({"variables": {}}, "params/conv1/kernel is missing"),
         ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, r"conv3/kernel is missing"),
-        (
-            {"variables": random_network((Block(maps=6),) * 3, (24, 24))[1]},
-            r"conv1/kernel has the shape \(3, 3, 1, 6\)",
-        ),
+        ({"variables": random_network((Block(maps=6),) * 3, (24, 24))[1]}, r"conv1/kernel is \(3, 3, 1, 6\) where"),
     ],
 )
 def test_arguments_that_fit_nothing_are_refused(changes, message):
@@ -264,7 +261,7 @@ def test_arguments_that_fit_nothing_are_refused(changes, message):
 def test_an_input_of_other_bins_is_refused():
     network, variables = random_network(SPECS["paper"], (24, 24))
     variables["input"] = {"scale": jnp.ones((17, 1))}
-    with pytest.raises(SettingError, match=r"input/scale has the shape \(17, 1\).*24 bins"):
+    with pytest.raises(SettingError, match=r"input/scale is \(17, 1\), .*24 bins"):
         deconvolve(network, variables, np.ones((24, 24)), 1)
 
 

@@ -4,7 +4,7 @@ bin/sweep                                       layer 5 in the built-in excerpts
 bin/sweep --layer=5 songs/ more/song.mp3        of any sound files, and of all below a folder
 bin/sweep --layer=all --top=0 songs/            the table alone
 bin/sweep --index=tracks.csv --root=DIR         of the songs that a table names
-bin/sweep --share=2/8 songs/                    the second of eight processes or machines, one OUT: none knows of another
+bin/sweep --share=2/8 songs/                    the second of eight processes or machines, into one OUT by themselves
 
 OUT/statistics.parquet has a row for every clip and feature; OUT/top/index.html lets you hear the strongest clips. The
 same command goes on after it was stopped. Songs are decoded once, into CACHE_DIR/clips, which bin/train shares; another

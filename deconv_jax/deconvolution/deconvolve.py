@@ -35,6 +35,7 @@ from deconv_jax.deconvolution.windows import gathered, joined, windows_of
 from deconv_jax.errors import SettingError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block, layer_sizes, resolved
+from deconv_jax.network.weights import check_shapes
 from deconv_jax.system import runtime
 
 
@@ -93,7 +94,8 @@ def images_and_maps(
     blocks = resolved(network.blocks[:layer], (bins, frames))
     rule = rule.on(blocks, traced=traced)
     sizes = layer_sizes(blocks, (bins, frames))
-    _check_variables(blocks, variables, (bins, frames))
+    part = network.clone(blocks=blocks)
+    check_shapes(part, variables, (bins, frames), head=False)
     used = used_variables(variables, layer)
     if not traced:
         check_memory(4 * clips * len(chosen) * bins * frames, f"images of {len(chosen)} features × {frames} frames")
@@ -108,7 +110,6 @@ def images_and_maps(
     pieces = [(first, n) for first in range(0, clips, group) for n in range(len(windows.starts))]
     devices = devices[: len(pieces)]
     placed = [used if traced else jax.device_put(used, device) for device in devices]
-    part = network.clone(blocks=blocks)
     chunk = min(chunk_of(blocks, (bins, windows.length)), len(chosen))
 
     def run(piece, turn: int) -> tuple[jax.Array, jax.Array]:
@@ -187,38 +188,6 @@ def check_chosen(features: Sequence[int] | None, maps: int, where: str) -> np.nd
     if wrong.size:
         raise SettingError(f"feature {wrong[0]} does not exist: {where} has features 0 to {maps - 1}")
     return chosen.astype(np.int32)
-
-
-def _check_variables(blocks: Sequence[Block], variables, size: tuple[int, int]) -> None:
-    """Whether variables have all that these blocks need, in their shapes; SettingError if not."""
-    wanted: dict[tuple[str, str, str], tuple[int, ...]] = {}
-    before = 1
-    for number, block in enumerate(blocks, 1):
-        wanted["params", f"conv{number}", "kernel"] = (*block.kernel, before, block.maps)
-        if block.use_bias:
-            wanted["params", f"conv{number}", "bias"] = (block.maps,)
-        if block.norm != "none":
-            for kind, name in (
-                ("params", "scale"),
-                ("params", "bias"),
-                ("batch_stats", "mean"),
-                ("batch_stats", "var"),
-            ):
-                wanted[kind, f"norm{number}", name] = (block.maps,)
-        before = block.maps
-    for (kind, layer, name), shape in wanted.items():
-        found = variables.get(kind, {}).get(layer, {}).get(name)
-        if found is None or np.shape(found) != shape:
-            there = "is missing" if found is None else f"has the shape {np.shape(found)}"
-            raise SettingError(
-                f"variables are not those of this network: {kind}/{layer}/{name} {there}, and {shape} is wanted"
-            )
-    for name, value in variables.get("input", {}).items():
-        if any(n not in (1, length) for n, length in zip(np.shape(value)[::-1], size[::-1], strict=False)):
-            raise SettingError(
-                f"variables are not those of this network: input/{name} has the shape {np.shape(value)}, and the "
-                f"magnitude has {size[0]} bins × {size[1]} frames"
-            )
 
 
 def check_memory(size: int, what: str) -> None:

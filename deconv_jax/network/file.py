@@ -21,13 +21,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
 from deconv_jax.network.trained import Trained
+from deconv_jax.network.weights import check_weights, named
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files
 
@@ -81,7 +81,7 @@ def save_network(
     weights = {
         f"{kind}/{name}": np.ascontiguousarray(value, np.float32)
         for kind in ("params", "batch_stats", "input")
-        for name, value in _flat(variables.get(kind, {})).items()
+        for name, value in named(variables.get(kind, {})).items()
     }
     description = {
         "format": FORMAT,
@@ -415,42 +415,10 @@ def _nested(weights: dict[str, np.ndarray]) -> dict[str, Any]:
         parts = key.split("/")
         if parts[0] not in ("params", "batch_stats", "input") or len(parts) != (2 if parts[0] == "input" else 3):
             raise SettingError(f"weight {key} is unknown; names are as in params/conv1/kernel or input/mean")
+        if parts[0] == "input" and value.ndim != 2:
+            raise SettingError(f"weight {key} is {value.shape}, wanted is (freq or 1, time or 1)")
         place = tree
         for part in parts[:-1]:
             place = place.setdefault(part, {})
         place[parts[-1]] = value
     return tree
-
-
-def check_weights(network: Network, variables: Any, size: tuple[int, int]) -> None:
-    """Compares weights with what a network of an input (freq, time) = `size` needs.
-
-    Raises:
-      SettingError: a weight is missing, left over or of another shape, or divides by zero; the message names it.
-    """
-    blank = jax.ShapeDtypeStruct(size, np.float32)
-    wanted = {k: v.shape for k, v in _flat(jax.eval_shape(network.init, jax.random.key(0), blank)).items()}
-    found = {k: np.shape(v) for k, v in _flat(variables).items()}
-    for part in ("mean", "scale"):
-        shape = found.pop(f"input/{part}", (1, 1))
-        if len(shape) != 2 or any(n not in (1, m) for n, m in zip(shape, size, strict=True)):
-            raise SettingError(f"weight input/{part} is {shape}, which does not fit an input of {size}")
-    if not np.all(variables.get("input", {}).get("scale", 1)):
-        raise SettingError("weight input/scale holds zeros; the input is divided by it")
-    norms = {f"norm{n}": block.epsilon for n, block in enumerate(network.blocks, 1)}
-    norms |= {f"dense_norm{n}": d.epsilon for n, d in enumerate(network.dense, 1) if isinstance(d, Dense)}
-    for norm, stored in variables.get("batch_stats", {}).items():
-        if not np.all(stored.get("var", 1) + np.float32(norms.get(norm, 1)) > 0):
-            raise SettingError(f"weight batch_stats/{norm}/var holds zeros, and the layer's epsilon is 0")
-    for key in sorted(wanted.keys() | found.keys()):
-        if key not in found:
-            raise SettingError(f"weight {key} is missing; wanted is one of shape {wanted[key]}")
-        if key not in wanted:
-            raise SettingError(f"weight {key} is left over: the network that is described has none")
-        if found[key] != wanted[key]:
-            raise SettingError(f"weight {key} is {found[key]} where the network needs {wanted[key]}")
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """Names such as params/conv1/kernel → leaves."""
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree.leaves_with_path(tree)}

@@ -18,10 +18,11 @@ import platformdirs
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
-from deconv_jax.network.file import DESCRIPTION, Trained, check_weights, load_network, upgraded
+from deconv_jax.network.file import DESCRIPTION, Trained, load_network, upgraded
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
+from deconv_jax.network.weights import check_weights
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files
 
