@@ -190,7 +190,7 @@ def test_every_broken_file_is_used_or_listed_with_a_reason(tmp_path, monkeypatch
     paths, good, bad = make(music, VARIANTS, SEED)
     assert len(paths) == VARIANTS
     tracks = [Track(os.fsdecode(p), f"{n}/{files.shown(p)}", "a") for n, p in enumerate(paths)]
-    arguments = (tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    arguments = (tracks, store.Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     first = store.store_clips(*arguments, limits=LIMITS)
     stored, skipped = first
     reasons = dict(skipped)

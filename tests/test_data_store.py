@@ -18,16 +18,14 @@ import soundfile
 import soxr
 
 from deconv_jax.data import store
-from deconv_jax.data.store import Stored, StoredWaveforms, load_clips, store_clips, store_file
+from deconv_jax.data.store import Store, Stored, StoredWaveforms, load_clips, store_clips, store_file
 from deconv_jax.data.tracks import Track
 from deconv_jax.errors import InputError
 from deconv_jax.music import builtin
 from deconv_jax.sound import audio
-from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import workers
 
 RATE, CLIP, PER_SONG = 11025, 2000, 4
-FRONT = FrontEnd(sample_rate=RATE, clip_seconds=CLIP / RATE)
 
 
 def songs(folder, count, rate=22050, seconds=1.0, channels=2):
@@ -123,7 +121,7 @@ def test_a_store_is_filled_once_and_found_again(tmp_path, asked):
     soundfile.write(tmp_path / "music" / "short.wav", np.ones(CLIP // 8 - 1), RATE)
     for name in ("copy", "broken", "silent", "short", "missing"):
         tracks.append(Track(tmp_path / "music" / f"{name}.wav", f"{name}.wav", "a"))
-    first = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    first = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     stored, skipped = first
     assert sorted(asked) == sorted(t.name for t in tracks)
     assert stored[0] == stored[5]  # the same content
@@ -139,28 +137,28 @@ def test_a_store_is_filled_once_and_found_again(tmp_path, asked):
         if song:
             np.testing.assert_array_equal(np.load(song.path), at_once(track.path, RATE, CLIP, PER_SONG))
     asked.clear()
-    assert store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG) == first
+    assert store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG)) == first
     assert asked == ["missing.wav"]  # it might have come
     # A file that is touched is hashed and found; one that changed is decoded; others are left alone.
     os.utime(tracks[1].path)
     tracks[2].path.write_bytes(tracks[3].path.read_bytes())
     asked.clear()
-    again = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)[0]
+    again = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))[0]
     assert sorted(asked) == ["1.wav", "2.wav", "missing.wav"]
     assert again[1] == stored[1]
     assert again[2] == stored[3]
-    other = store_clips(tracks[:1], tmp_path / "clips", RATE, CLIP, PER_SONG + 1)[0]
+    other = store_clips(tracks[:1], Store(tmp_path / "clips", RATE, CLIP, PER_SONG + 1))[0]
     assert other[0].clips == PER_SONG + 1
 
 
 def test_shares_fill_one_store(tmp_path, asked):
     tracks = songs(tmp_path / "music", 5)
     for share in range(2):
-        stored, skipped = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG, share=(share, 2))
+        stored, skipped = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG), share=(share, 2))
         assert [s is not None for s in stored] == [n % 2 == share for n in range(5)]
         assert not skipped
     assert len(asked) == 5
-    assert all(store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)[0])
+    assert all(store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))[0])
     assert len(asked) == 5
 
 
@@ -224,9 +222,9 @@ def test_a_crash_is_remembered_and_a_kill_is_not(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(workers, "run", run)
-        _, skipped = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+        _, skipped = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
         assert skipped == [(f"{n}.wav", f"reason {n}") for n in range(3)]
-    stored, skipped = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    stored, skipped = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     assert skipped == [("0.wav", "reason 0")]
     assert all(stored[1:])
 
@@ -237,13 +235,13 @@ from pathlib import Path
 from deconv_jax.data import store
 from deconv_jax.data.tracks import Track
 tracks = [Track(Path(p), p, "a") for p in sys.argv[2:]]
-print(store.store_clips(tracks, sys.argv[1], {}, {}, {}))
+print(store.store_clips(tracks, store.Store(sys.argv[1], {}, {}, {})))
 """
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
     tracks = songs(tmp_path / "music", 30)
-    whole = store_clips(tracks, tmp_path / "whole", RATE, CLIP, PER_SONG)
+    whole = store_clips(tracks, Store(tmp_path / "whole", RATE, CLIP, PER_SONG))
     assert all(whole[0])
     code = KILLED.format(RATE, CLIP, PER_SONG)
     command = [sys.executable, "-c", code, str(tmp_path / "killed"), *(str(t.path) for t in tracks)]
@@ -261,7 +259,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
     journal = place(tmp_path / "killed") / "journal.jsonl"
     with open(journal, "r+b") as file:  # the moment that is too short to be met by chance
         file.truncate(journal.stat().st_size - 7)
-    stored, skipped = store_clips(tracks, tmp_path / "killed", RATE, CLIP, PER_SONG)
+    stored, skipped = store_clips(tracks, Store(tmp_path / "killed", RATE, CLIP, PER_SONG))
     assert not skipped
     assert [s.path.name for s in stored] == [s.path.name for s in whole[0]]
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
@@ -276,12 +274,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
 
 def test_a_torn_file_is_made_anew_and_one_of_another_kind_is_found_out(tmp_path):
     tracks = songs(tmp_path / "music", 3)
-    stored, _ = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    stored, _ = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     before = contents(tmp_path / "clips")
     with open(stored[0].path, "r+b") as file:
         file.truncate(5000)
     stored[1].path.unlink()
-    assert store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)[0] == stored
+    assert store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))[0] == stored
     assert contents(tmp_path / "clips") == before
     with open(stored[2].path, "r+b") as file:
         file.write(bytes(200))
@@ -290,7 +288,7 @@ def test_a_torn_file_is_made_anew_and_one_of_another_kind_is_found_out(tmp_path)
         waveforms[2 * PER_SONG]
     with pytest.raises(InputError, match="if they are gone, run the same command again"):
         waveforms[2 * PER_SONG]
-    assert store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)[0] == stored
+    assert store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))[0] == stored
     assert contents(tmp_path / "clips") == before
 
 
@@ -301,7 +299,7 @@ def test_what_killed_runs_left_is_removed_once_it_is_old(tmp_path):
     for name, age in ((".1-0123abcd.partial", 2 * 3600), (".2-0123abcd.partial", 60)):
         (partial / name).touch()
         os.utime(partial / name, (time.time() - age,) * 2)
-    store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     assert [p.name for p in partial.iterdir()] == [".2-0123abcd.partial"]
 
 
@@ -338,12 +336,12 @@ def test_a_full_disk_is_told_of_and_the_store_goes_on_afterwards(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(InputError) as error:
-            store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+            store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     for part in (str(place(tmp_path / "clips")), "No space left", "MB are needed", "MB are free", "another cache_dir"):
         assert part in str(error.value)
     assert len(contents(tmp_path / "clips")) == 3
     assert not list((place(tmp_path / "clips") / ".partial").iterdir())
-    stored, skipped = store_clips(tracks, tmp_path / "clips", RATE, CLIP, PER_SONG)
+    stored, skipped = store_clips(tracks, Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     assert all(stored)
     assert not skipped
 
@@ -365,11 +363,11 @@ def small_disk(tmp_path):
 def test_a_disk_that_is_really_full(tmp_path, small_disk):
     tracks = songs(tmp_path / "music", 40)
     with pytest.raises(InputError, match="No space left on device"):
-        store_clips(tracks, small_disk, RATE, CLIP, PER_SONG)
+        store_clips(tracks, Store(small_disk, RATE, CLIP, PER_SONG))
     kept = contents(small_disk)
     assert 5 < len(kept) < 40
     subprocess.run(["mount", "-o", "remount,size=2m", str(small_disk)], check=True)
-    stored, skipped = store_clips(tracks, small_disk, RATE, CLIP, PER_SONG)
+    stored, skipped = store_clips(tracks, Store(small_disk, RATE, CLIP, PER_SONG))
     assert all(stored)
     assert not skipped
     assert kept.items() <= contents(small_disk).items()
@@ -380,7 +378,7 @@ def test_a_disk_that_is_really_full(tmp_path, small_disk):
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
     (tmp_path / "clips").write_text("a file")
     with pytest.raises(InputError, match=r"clips cannot be stored here.*another cache_dir"):
-        store_clips(songs(tmp_path / "music", 1), tmp_path / "clips", RATE, CLIP, PER_SONG)
+        store_clips(songs(tmp_path / "music", 1), Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -448,7 +446,7 @@ def test_too_many_skipped_songs_stop_the_run_and_say_where_they_are_listed(tmp_p
         track.path.write_text("no sound")
     parts = {"train": tracks[:6], "test": tracks[6:]}
     listing = tmp_path / "skipped.csv"
-    arguments = (parts, ["a", "b"], FRONT, PER_SONG, tmp_path / "clips")
+    arguments = (parts, ["a", "b"], Store(tmp_path / "clips", RATE, CLIP, PER_SONG))
     with pytest.raises(InputError, match=r"3 of 8 songs.*failed_share=0\.3.*0\.wav: is no.*listed in .*skipped\.csv"):
         load_clips(*arguments, failed_share=0.3, listing=listing)
     assert [line.partition(",")[0] for line in listing.read_text().splitlines()] == ["path", "0.wav", "1.wav", "2.wav"]
@@ -486,7 +484,7 @@ def test_a_file_under_two_names_counts_once_and_is_told_of_where_it_stands_in_tw
         tracks.append(Track(path, path.name, "ab"[number % 2]))
     parts = {"train": [tracks[6], *tracks[2:4], tracks[7]], "validation": tracks[4:6], "test": tracks[:2]}
     clips, skipped = load_clips(
-        parts, ["a", "b"], FRONT, PER_SONG, tmp_path / "store", listing=tmp_path / "skipped.csv"
+        parts, ["a", "b"], Store(tmp_path / "store", RATE, CLIP, PER_SONG), listing=tmp_path / "skipped.csv"
     )
     assert {part: np.unique(some.songs).tolist() for part, some in clips.items()} == {
         "train": [1, 2], "validation": [0, 1], "test": [0, 1],

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deconv_jax.data.store import load_clips
+from deconv_jax.data.store import Store, load_clips
 from deconv_jax.data.tracks import PARTS, Track, index_folder, index_table, shuffle_labels, split
 from deconv_jax.errors import InputError
 from deconv_jax.sound.front_end import FrontEnd
@@ -55,12 +55,18 @@ def test_shuffled_labels_are_dealt_out_by_song_and_spare_the_test_part(tmp_path)
     assert parts == split(index_folder(tmp_path), (0.6, 0.2, 0.2), seed=0)
 
 
+def store_in(tmp_path, per_song):
+    return Store(tmp_path / "store", FRONT.sample_rate, FRONT.clip_samples, per_song)
+
+
 def test_clips_know_their_song_and_bad_songs_are_named(tmp_path):
     make(tmp_path, {"rock": 5, "jazz": 5})
     (tmp_path / "rock" / "broken.wav").write_text("no sound")
     soundfile.write(tmp_path / "jazz" / "silent.wav", np.zeros(20000), 11025)
     parts = split(index_folder(tmp_path), (0.6, 0.2, 0.2), seed=0)
-    clips, skipped = load_clips(parts, ["jazz", "rock"], FRONT, 4, tmp_path / "store")
+    clips, skipped = load_clips(
+        parts, ["jazz", "rock"], Store(tmp_path / "store", FRONT.sample_rate, FRONT.clip_samples, 4)
+    )
     assert sorted(name for name, _ in skipped) == ["jazz/silent.wav", "rock/broken.wav"]
     assert sum(len(c.labels) for c in clips.values()) == 40
     for part, some in clips.items():
@@ -94,7 +100,7 @@ def test_nothing_readable_is_an_error(tmp_path):
             (tmp_path / genre / f"{number}.wav").write_text("no")
     parts = split(index_folder(tmp_path), (0.4, 0.3, 0.3), seed=0)
     with pytest.raises(InputError, match=r"could be used for the train part; the first: "):
-        load_clips(parts, ["a", "b"], FRONT, 2, tmp_path / "store", failed_share=1)
+        load_clips(parts, ["a", "b"], store_in(tmp_path, 2), failed_share=1)
 
 
 def touch(root, *names):

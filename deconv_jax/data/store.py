@@ -34,7 +34,7 @@ import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -43,9 +43,6 @@ from deconv_jax.data.tracks import Track
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.sound import audio
 from deconv_jax.system import files, runtime, workers
-
-if TYPE_CHECKING:
-    from deconv_jax.sound.front_end import FrontEnd
 
 FORMAT = 2
 """Of the store, with all that the clips depend on beside the settings. A change of either begins another store."""
@@ -63,6 +60,28 @@ _log = logging.getLogger(__name__)
 # --- writing --------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Where clips are kept, and how songs are cut into them.
+
+    Attributes:
+      folder: of all stores, such as CACHE_DIR/clips; made where it does not exist.
+      sample_rate: Hz.
+      clip_samples: length of a clip.
+      per_song: clips of a song, at most; see `audio.clip_starts`.
+    """
+
+    folder: str | Path
+    sample_rate: int
+    clip_samples: int
+    per_song: int
+
+    @property
+    def path(self) -> Path:
+        """Folder of the clips that are cut so."""
+        return Path(self.folder).absolute() / f"{self.sample_rate}hz-{self.clip_samples}x{self.per_song}-v{FORMAT}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
     """A song's file in the store, how many clips it holds, and how many samples the song has.
@@ -76,13 +95,7 @@ class Stored:
 
 
 def store_clips(
-    tracks: list[Track],
-    folder,
-    sample_rate: int,
-    clip_samples: int,
-    per_song: int,
-    share: tuple[int, int] = (0, 1),
-    limits: workers.Limits | None = None,
+    tracks: list[Track], store: Store, share: tuple[int, int] = (0, 1), limits: workers.Limits | None = None
 ) -> tuple[list[Stored | None], list[tuple[str, str]]]:
     """Makes sure that every track's clips are in the store; only what is new is read, in parallel processes.
 
@@ -93,10 +106,7 @@ def store_clips(
 
     Args:
       tracks: sound files.
-      folder: of the store, made where it does not exist.
-      sample_rate: Hz.
-      clip_samples: length of a clip.
-      per_song: clips of a song, at most; see `audio.clip_starts`.
+      store: where, and how they are cut.
       share: (i, n): see to every n-th track from i only, where other processes do the others.
       limits: of one file.
 
@@ -106,41 +116,40 @@ def store_clips(
     Raises:
       InputError: the folder cannot be written or the disk is full. What was stored is kept.
     """
-    settings = {"sample_rate": sample_rate, "clip_samples": clip_samples, "per_song": per_song}
-    store = _folder(folder, sample_rate, clip_samples, per_song)
+    folder = store.path
     first, step = share
     mine = range(first, len(tracks), step)
     found: dict[int, Stored] = {}
     reasons: dict[int, str] = {}
     new: list[int] = []
     try:
-        (store / ".partial").mkdir(parents=True, exist_ok=True)
-        files.sweep(store / ".partial", files.STALE)
-        known = _remembered(store / "journal.jsonl")
+        (folder / ".partial").mkdir(parents=True, exist_ok=True)
+        files.sweep(folder / ".partial", files.STALE)
+        known = _remembered(folder / "journal.jsonl")
         for number in mine:
             path = os.path.abspath(tracks[number].path)
             entry = known.get((path, *_stamp(path)), {})
-            song = _stored(store, entry) if "clips" in entry else None
+            song = _stored(folder, entry) if "clips" in entry else None
             if "reason" in entry:
                 reasons[number] = entry["reason"]
-            elif song and _fits(song, clip_samples):
+            elif song and _fits(song, store.clip_samples):
                 found[number] = song
             else:
                 new.append(number)
         if new:
-            _store_new(tracks, new, store, settings, limits, found, reasons)
+            _store_new(tracks, new, store, limits, found, reasons)
     except OSError as error:
         left = len(mine) - len(found) - len(reasons)
-        raise _unwritable(error, store, left * per_song * clip_samples * 2) from None
+        raise _unwritable(error, folder, left * store.per_song * store.clip_samples * 2) from None
     return [found.get(n) for n in range(len(tracks))], [(tracks[n].name, reasons[n]) for n in mine if n in reasons]
 
 
-def contents(tracks: list[Track], folder, sample_rate: int, clip_samples: int, per_song: int) -> list[str]:
+def contents(tracks: list[Track], store: Store) -> list[str]:
     """What every track's file holds: its SHA-256, "" where it cannot be read.
 
     Args as in `store_clips`, after which nothing is read anew, but for files that crashed their decoder.
     """
-    known = _remembered(_folder(folder, sample_rate, clip_samples, per_song) / "journal.jsonl")
+    known = _remembered(store.path / "journal.jsonl")
 
     def content(track: Track) -> str:
         path = os.path.abspath(track.path)
@@ -156,16 +165,17 @@ def contents(tracks: list[Track], folder, sample_rate: int, clip_samples: int, p
         return list(pool.map(content, tracks))
 
 
-def _store_new(tracks, new: list[int], store: Path, settings: dict, limits, found: dict, reasons: dict) -> None:
+def _store_new(tracks, new: list[int], store: Store, limits, found: dict, reasons: dict) -> None:
     """Reads tracks in worker processes; adds to `found`, to `reasons` and to the journal."""
+    folder, settings = store.path, dataclasses.asdict(store) | {"folder": str(store.path)}
 
     def task(number: int) -> tuple[int, dict]:
-        return number, {"path": os.path.abspath(tracks[number].path), "store": str(store), **settings}
+        return number, {"path": os.path.abspath(tracks[number].path), **settings}
 
     count = min(runtime.cores(), len(new))
     bar = tqdm(total=len(new), desc="storing clips", unit="file")
     results = workers.run(f"{__name__}:store_file", map(task, new), count, limits)
-    with bar, _journal(store / "journal.jsonl") as remember, contextlib.closing(results):
+    with bar, _journal(folder / "journal.jsonl") as remember, contextlib.closing(results):
         for number, result in results:
             path = os.path.abspath(tracks[number].path)
             if isinstance(result, workers.Lost):
@@ -182,12 +192,12 @@ def _store_new(tracks, new: list[int], store: Path, settings: dict, limits, foun
             if "reason" in entry:
                 reasons[number] = entry["reason"]
             else:
-                found[number] = _stored(store, entry)
+                found[number] = _stored(folder, entry)
             bar.set_postfix(skipped=len(reasons), refresh=False)
             bar.update()
 
 
-def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_song: int) -> dict:
+def store_file(path: str, folder: str, sample_rate: int, clip_samples: int, per_song: int) -> dict:
     """Puts one sound file's clips into the store, where its content is not there yet; called in a worker process.
 
     Returns:
@@ -201,7 +211,7 @@ def store_file(path: str, store: str, sample_rate: int, clip_samples: int, per_s
             before = os.fstat(handle.fileno())
             sha = hashlib.file_digest(handle, "sha256").hexdigest()
             entry: dict[str, Any] = {"path": path, "size": before.st_size, "mtime_ns": before.st_mtime_ns, "sha": sha}
-            target = _place(Path(store), sha)
+            target = _place(Path(folder), sha)
             found = _whole(target, clip_samples)
             if found is not None:
                 return entry | dict(zip(("clips", "samples"), found, strict=True))
@@ -255,16 +265,12 @@ def _int16(waveform: np.ndarray) -> np.ndarray:
 # --- files of the store ---------------------------------------------------------------------
 
 
-def _folder(folder, sample_rate: int, clip_samples: int, per_song: int) -> Path:
-    return Path(folder).absolute() / f"{sample_rate}hz-{clip_samples}x{per_song}-v{FORMAT}"
+def _place(folder: Path, sha: str) -> Path:
+    return Path(f"{folder}/{sha[:2]}/{sha}.npy")
 
 
-def _place(store: Path, sha: str) -> Path:
-    return Path(f"{store}/{sha[:2]}/{sha}.npy")
-
-
-def _stored(store: Path, entry: dict) -> Stored:
-    return Stored(_place(store, entry["sha"]), entry["clips"], entry["samples"])
+def _stored(folder: Path, entry: dict) -> Stored:
+    return Stored(_place(folder, entry["sha"]), entry["clips"], entry["samples"])
 
 
 @functools.lru_cache  # NumPy takes 13 µs for it, and reading a clip 130
@@ -343,10 +349,10 @@ def _journal(path: Path) -> Iterator:
         os.close(descriptor)
 
 
-def _unwritable(error: OSError, store: Path, need: int) -> InputError:
-    name = files.shown(store)
+def _unwritable(error: OSError, folder: Path, need: int) -> InputError:
+    name = files.shown(folder)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(next(p for p in (store, *store.parents) if p.is_dir())).free
+        free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
         return InputError(
             f"{name}: {error.strerror}: up to {need / 1e6:,.0f} MB are needed for the clips that are left, and "
             f"{free / 1e6:,.0f} MB are free. Free some, or name another cache_dir; what is stored is kept, and the "
@@ -452,9 +458,7 @@ class Clips:
 def load_clips(
     parts: dict[str, list[Track]],
     labels: list[str],
-    front_end: FrontEnd,
-    per_song: int,
-    folder,
+    store: Store,
     failed_share: float = FAILED_SHARE,
     share: tuple[int, int] = (0, 1),
     listing: Path | None = None,
@@ -466,9 +470,7 @@ def load_clips(
     Args:
       parts: part → tracks.
       labels: classes, in order.
-      front_end: its rate and clip length.
-      per_song: clips of a song, at most.
-      folder: of the store.
+      store: where, and how songs are cut.
       failed_share: of the songs that may be skipped, 0 to 1.
       share: (i, n): begin with every n-th song from i, where n processes fill one store. Afterwards each sees to
         what is not there yet, so that none waits for one that died.
@@ -484,10 +486,9 @@ def load_clips(
     if not 0 <= failed_share <= 1:
         raise SettingError(f"config.data.failed_share must be 0 to 1, not {failed_share}")
     flat = [track for tracks in parts.values() for track in tracks]
-    settings = (folder, front_end.sample_rate, front_end.clip_samples, per_song)
     if share[1] > 1:
-        store_clips(flat, *settings, share=share)
-    stored, skipped = store_clips(flat, *settings)
+        store_clips(flat, store, share)
+    stored, skipped = store_clips(flat, store)
     if listing:
         write_skipped(listing, skipped)
     first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
@@ -513,7 +514,7 @@ def load_clips(
         songs = [s for s, _, _ in used]
         counts = [s.clips for s in songs]
         clips[part] = Clips(
-            StoredWaveforms(songs, front_end.clip_samples),
+            StoredWaveforms(songs, store.clip_samples),
             np.repeat([label for _, label, _ in used], counts).astype(np.int32),
             np.repeat([number for _, _, number in used], counts).astype(np.int32),
         )

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from deconv_jax.data import tracks
-from deconv_jax.data.store import Stored, StoredWaveforms, contents, store_clips, write_skipped
+from deconv_jax.data.store import Store, Stored, StoredWaveforms, contents, store_clips, write_skipped
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
@@ -74,6 +74,10 @@ class Settings:
     clips_per_song: int = 10
     method: str = "deconvnet"
     norm_back: str = "transpose"
+
+    def store(self, trained: Trained, folder) -> Store:
+        """The store of clips that are cut as this network hears them."""
+        return Store(folder, trained.front_end.sample_rate, trained.front_end.clip_samples, self.clips_per_song)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +245,7 @@ class _Run:
             trained.network, trained.front_end, settings.layers, clips, len(self.devices)
         )
         self.schema = schema()
-        front = trained.front_end
-        self.place = (store, front.sample_rate, front.clip_samples, settings.clips_per_song)
+        self.clips = settings.store(trained, store)
 
     @functools.cached_property
     def twin(self) -> dict:
@@ -368,14 +371,14 @@ class _Run:
     def _stored(self, numbers: list[int]) -> dict[int, Stored | tuple[str, str]]:
         """Stores the songs of some parts: the file of each song, or its name and why there is none."""
         songs = [song for number in numbers for song in self.parts[number]]
-        found, skipped = store_clips([self.songs[song] for song in songs], *self.place)
+        found, skipped = store_clips([self.songs[song] for song in songs], self.clips)
         lost = iter(skipped)
         return {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
 
     def _check_contents(self, mine: Sequence[int], made: list[Path]) -> None:
         """Compares what this share's songs hold now with what they held when the tables `made` were measured."""
         songs = [song for number in mine for song in self.parts[number]]
-        held = contents([self.songs[song] for song in songs], *self.place)
+        held = contents([self.songs[song] for song in songs], self.clips)
         self.contents = {song: digest[:DIGITS] for song, digest in zip(songs, held, strict=True)}
         for path in made:
             had = {int(song): digest for song, digest in _metadata(path, "contents").items()}

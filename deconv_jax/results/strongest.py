@@ -213,8 +213,7 @@ def _auralise(trained, tracks, folder: Path, store, settings: Settings, options:
         if song >= 0:
             wanted[int(song)][int(own.clips[row, rank])].append((row, rank))
     songs, front = sorted(wanted), trained.front_end
-    of_them = [tracks[song] for song in songs]
-    found, skipped = store_clips(of_them, store, front.sample_rate, front.clip_samples, settings.clips_per_song)
+    found, skipped = store_clips([tracks[song] for song in songs], settings.store(trained, store))
     for name, reason in skipped:
         log.error("%s: %s", name, reason)
     gone = set()

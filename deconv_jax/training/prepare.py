@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from deconv_jax.data.store import FAILED_SHARE, Clips, load_clips, store_clips, write_skipped
+from deconv_jax.data.store import FAILED_SHARE, Clips, Store, load_clips, store_clips, write_skipped
 from deconv_jax.data.tracks import (
     PARTS,
     Track,
@@ -129,14 +129,14 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
 def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir: Path, cache_dir):
     """`load_clips`; of several processes, each stores its share of the songs before all open the store."""
     folder = Path(cache_dir or builtin.default_cache_dir()) / "clips"
-    per_song = config["data"]["clips_per_song"]
+    store = Store(folder, front_end.sample_rate, front_end.clip_samples, config["data"]["clips_per_song"])
     if hosts.joined():
         songs = [track for tracks in parts.values() for track in tracks]
-        store_clips(songs, folder, front_end.sample_rate, front_end.clip_samples, per_song, share=hosts.share())
+        store_clips(songs, store, hosts.share())
         hosts.barrier("stored")
     listing = workdir / "skipped.csv" if hosts.first() else None
     failed_share = config["data"].get("failed_share", FAILED_SHARE)
-    clips, skipped = load_clips(parts, labels, front_end, per_song, folder, failed_share, listing=listing)
+    clips, skipped = load_clips(parts, labels, store, failed_share, listing=listing)
     counts = np.asarray([len(clips[part].labels) for part in PARTS])
     if np.any(hosts.from_first(counts) != counts):
         raise InputError(f"{files.shown(folder.parent)}: holds other clips here than where process 0 runs", "cache_dir")
