@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import time
-from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 
 import librosa
@@ -18,6 +17,7 @@ from deconv_jax.music import compose as composing
 from deconv_jax.music.builtin import GENRES, build, compose, files, normalise_loudness, plan
 from deconv_jax.music.compose import BAR, STEP, Dice, harmony, score, voicings
 from deconv_jax.music.styles import SCALES, STYLES
+from deconv_jax.system import runtime, workers
 
 SEEDS = range(12)
 SOUNDING = (("ballad", 0), ("dance", 0), ("dance", 2), ("hiphop", 0))
@@ -379,7 +379,7 @@ def test_corpora_of_different_seeds_share_no_song_and_one_root(tmp_path):
 
 def test_worker_processes_write_the_same_songs(tmp_path, sounds):
     paths = {genre: tmp_path / f"{genre}_0000.flac" for genre in ("ballad", "hiphop")}
-    assert len(list(builtin._written(list(paths.values()), workers=2))) == 2
+    assert len(list(builtin._written(list(paths.values()), 2))) == 2
     for genre, path in paths.items():
         written, rate = soundfile.read(path, dtype="float32")
         assert rate == builtin.SAMPLE_RATE
@@ -387,22 +387,13 @@ def test_worker_processes_write_the_same_songs(tmp_path, sounds):
         np.testing.assert_allclose(written, sounds[genre, 0], rtol=0, atol=2**-15)
 
 
-def test_songs_are_made_here_where_workers_cannot_start(tmp_path, quick, monkeypatch):
-    class Broken:
-        def __init__(self, *_, **__):
-            pass
-
-        def submit(self, *_):
-            raise BrokenProcessPool("no worker")
-
-        def shutdown(self, **_):
-            pass
-
-    monkeypatch.setattr(builtin, "ProcessPoolExecutor", Broken)
+def test_songs_that_a_worker_lost_are_made_here(tmp_path, quick, monkeypatch):
+    lost = workers.Lost("crashed the process", True)
+    monkeypatch.setattr(workers, "run", lambda function, tasks, count: ((path, lost) for path, _ in tasks))
     paths = [tmp_path / f"dance_{number:04d}.flac" for number in range(3)]
-    assert len(list(builtin._written(paths, workers=2))) == 3
+    assert len(list(builtin._written(paths, 2))) == 3
     assert all(path.exists() for path in paths)
 
 
 def test_cache_folder_is_the_platforms():
-    assert "deconv_jax" in str(builtin.default_cache_dir())
+    assert "deconv_jax" in str(runtime.cache_dir())

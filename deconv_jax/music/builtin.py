@@ -7,15 +7,13 @@ folders named after the genres, so that training reads them like any other colle
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import io
 import json
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +22,9 @@ import numpy as np
 from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
-from deconv_jax.system import locks
+from deconv_jax.system import locks, workers
 from deconv_jax.system.files import STALE, sweep, write_bytes
-from deconv_jax.system.runtime import cache_dir, cores, end_with_parent
+from deconv_jax.system.runtime import cores
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -39,7 +37,6 @@ __all__ = [
     "Song",
     "build",
     "compose",
-    "default_cache_dir",
     "equalise",
     "excerpts",
     "files",
@@ -175,11 +172,6 @@ def make_song(genre: str, seed: int, sample_rate: int = SAMPLE_RATE) -> np.ndarr
 # --- files ----------------------------------------------------------------------------------
 
 
-def default_cache_dir() -> Path:
-    """Returns the folder in which this platform keeps caches, for this library."""
-    return cache_dir()
-
-
 def files(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0) -> list[Path]:
     """Names the files of a corpus, whether they exist or not.
 
@@ -223,7 +215,7 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
     so a run that is killed leaves no half song. All cores that the process may use take part.
 
     Args:
-        cache_dir: folder for the corpus; see `default_cache_dir`.
+        cache_dir: folder for the corpus, such as `runtime.cache_dir()`.
         songs_per_genre: how many of each genre.
         seed: number of the corpus, from 0; see `files`.
         progress: whether to show a progress bar.
@@ -260,39 +252,30 @@ def _write_all(paths: list[Path], progress: bool) -> None:
 
     with tqdm(total=len(paths), unit="song", desc="built-in music", disable=not progress) as bar:
         # A worker takes about a second to start, so it should have several songs to make.
-        for _ in _written(paths, workers=min(cores(), len(paths) // 4)):
+        for _ in _written(paths, min(cores(), len(paths) // 4)):
             bar.update()
 
 
-def _written(paths: list[Path], workers: int) -> Iterator[None]:
-    """Writes songs, yielding once for each as it is done; in this process if workers < 2."""
-    if workers > 1:
-        # spawn: a fork of a process in which JAX runs threads may hang.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
-        try:
-            # Spread the genres, or the slowest would all come last.
-            order = sorted(paths, key=lambda path: path.stem.rsplit("_")[-1])
-            for done in as_completed([pool.submit(_write_song, path) for path in order]):
-                done.result()
-                yield
-            return
-        except BrokenProcessPool:
-            # Workers cannot start where the main script has no `if __name__ == "__main__"`, or
-            # where a sandbox forbids it. The songs are made here instead.
-            pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-    for path in paths:
-        if workers <= 1 or not path.exists():
-            _write_song(path)
+def _written(paths: list[Path], count: int) -> Iterator[None]:
+    """Writes songs, yielding once for each as it is done; in so many processes, or in this one if count < 2."""
+    if count < 2:
+        for path in paths:
+            yield _write_song(path)
+        return
+    # Spread the genres, or the slowest would all come last.
+    order = sorted(paths, key=lambda path: path.stem.rsplit("_")[-1])
+    tasks = ((path, {"path": str(path)}) for path in order)
+    with contextlib.closing(workers.run(f"{__name__}:_write_song", tasks, count)) as done:
+        for path, result in done:
+            if isinstance(result, workers.Lost):
+                _write_song(path)  # once more, here, where an error says by itself what is wrong
             yield
 
 
-def _write_song(path: Path) -> None:
+def _write_song(path: str | Path) -> None:
     import soundfile
 
-    genre, number = path.stem.rsplit("_", 1)
+    genre, number = Path(path).stem.rsplit("_", 1)
     data = io.BytesIO()
     waveform = make_song(genre, int(number))
     soundfile.write(data, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")

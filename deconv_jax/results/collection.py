@@ -45,7 +45,7 @@ from deconv_jax.network.activations import check_method
 from deconv_jax.network.trained import Trained
 from deconv_jax.results import statistics
 from deconv_jax.sound import audio
-from deconv_jax.system import files, hosts, locks
+from deconv_jax.system import files, hosts, locks, runtime
 
 FORMAT = 3
 PART_CLIPS = 64
@@ -153,7 +153,7 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
     if index:
         return tracks.index_table(index, root, labelled=False)
     if not paths:
-        return find_tracks(builtin.excerpts(cache_dir or builtin.default_cache_dir())), []
+        return find_tracks(builtin.excerpts(cache_dir or runtime.cache_dir())), []
     found = find_tracks(paths)
     if not found:
         raise audio.none_in(paths)

@@ -3,11 +3,9 @@
 import contextlib
 import ctypes
 import functools
-import multiprocessing
 import os
 import platform
 import sys
-import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -27,22 +25,6 @@ def memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # "max", or no such file
             limits.append(int(Path(name).read_text()))
     return min(limits)
-
-
-def end_with_parent() -> None:
-    """Ends this worker process when the one that started it is gone: `initializer` of a process pool.
-
-    The workers of a process that is killed (kill -9) would wait for work for ever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def cache_dir() -> Path:

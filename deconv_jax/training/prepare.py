@@ -24,7 +24,7 @@ from deconv_jax.network.file import upgraded
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.system import files, hosts
+from deconv_jax.system import files, hosts, runtime
 from deconv_jax.training import workdir as wd
 from deconv_jax.training.augmentation import Augment
 from deconv_jax.training.recipe import Recipe
@@ -128,7 +128,7 @@ def prepare(config: dict, front_end: FrontEnd, workdir: Path, cache_dir) -> Musi
 
 def _clips(config: dict, parts, labels: list[str], front_end: FrontEnd, workdir: Path, cache_dir):
     """`load_clips`; of several processes, each stores its share of the songs before all open the store."""
-    folder = Path(cache_dir or builtin.default_cache_dir()) / "clips"
+    folder = Path(cache_dir or runtime.cache_dir()) / "clips"
     store = Store(folder, front_end.sample_rate, front_end.clip_samples, config["data"]["clips_per_song"])
     if hosts.joined():
         songs = [track for tracks in parts.values() for track in tracks]
@@ -215,5 +215,5 @@ def _tracks(config: dict, cache_dir) -> tuple[list[Track], list[tuple[str, str]]
 
 
 def _builtin(data: dict, cache_dir) -> list[Track]:
-    songs = builtin.build(cache_dir or builtin.default_cache_dir(), songs_per_genre=data["songs_per_genre"])
+    songs = builtin.build(cache_dir or runtime.cache_dir(), songs_per_genre=data["songs_per_genre"])
     return index_folder(songs[0].parents[1], keep=set(songs))
