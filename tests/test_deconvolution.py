@@ -246,9 +246,9 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         ({"magnitude": np.ones((24, 0))}, "at least one of each"),
         ({"magnitude": np.ones(24)}, "at least one of each"),
         ({"devices": []}, "at least one device"),
-        ({"variables": {}}, "params/conv1/kernel is missing"),
-        ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, r"conv3/kernel is missing"),
-        ({"variables": random_network((Block(maps=6),) * 3, (24, 24))[1]}, r"conv1/kernel is \(3, 3, 1, 6\) where"),
+        ({"variables": {}}, "params/conv1/bias is missing"),
+        ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, "conv3/bias is missing"),
+        ({"variables": random_network((Block(maps=6),) * 3, (24, 24))[1]}, r"conv1/bias is \(6,\) where the network needs \(4,\)"),
     ],
 )
 def test_arguments_that_fit_nothing_are_refused(changes, message):

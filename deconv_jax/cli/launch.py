@@ -51,8 +51,8 @@ def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
 
 def _flag(about: str | None) -> str:
     """What names an argument on this command line, up to its value: a flag, or a field of its config's data."""
-    flag = about in flags.FLAGS or "config" not in flags.FLAGS
-    return "" if about is None else f"--{about}=" if flag else f"--config.data.{about}="
+    place = "" if about in (None, *flags.FLAGS) or "config" not in flags.FLAGS else "config.data."
+    return f"--{place}{about}=" if about else ""
 
 
 def say_unused(which: str, lines: list[str]) -> int:

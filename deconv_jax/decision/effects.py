@@ -12,8 +12,8 @@ has effects too.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ from deconv_jax.network.spec import layer_sizes
 
 def effects(
     network: Network,
-    variables,
-    magnitude,
+    variables: Any,
+    magnitude: Any,
     layer: int,
     features: Sequence[int] | None = None,
     *,
-    replacement="zero",
+    replacement: Any = "zero",
     chunk: int | None = None,
 ) -> jax.Array:
     """The change of every class's logit when a feature's pooled map is taken out, one feature at a time.
@@ -63,7 +63,14 @@ def effects(
 
 
 def scaled_logits(
-    network: Network, variables, magnitude, layer: int, scales, *, replacement="zero", chunk: int | None = None
+    network: Network,
+    variables: Any,
+    magnitude: Any,
+    layer: int,
+    scales: Any,
+    *,
+    replacement: Any = "zero",
+    chunk: int | None = None,
 ) -> jax.Array:
     """Logits of the network with its layer's pooled maps scaled, for several settings of the scales.
 
@@ -107,15 +114,15 @@ class Curve(NamedTuple):
 
 def curve(
     network: Network,
-    variables,
-    magnitude,
+    variables: Any,
+    magnitude: Any,
     layer: int,
     order: Sequence[int],
     *,
     counts: Sequence[int] | None = None,
     orders: int = 5,
     seed: int = 0,
-    replacement="zero",
+    replacement: Any = "zero",
     chunk: int | None = None,
 ) -> Curve:
     """Deletion and insertion: features are taken out, or put back, one after another in an order.
@@ -157,12 +164,12 @@ def curve(
 
 def interactions(
     network: Network,
-    variables,
-    magnitude,
+    variables: Any,
+    magnitude: Any,
     layer: int,
     features: Sequence[int],
     *,
-    replacement="zero",
+    replacement: Any = "zero",
     chunk: int | None = None,
 ) -> jax.Array:
     """What two features do together beyond the sum of what each does: effect({f, g}) - effect(f) - effect(g).
@@ -194,7 +201,7 @@ def interactions(
     return table.at[..., left, right, :].set(beyond).at[..., right, left, :].set(beyond)
 
 
-def mean_maps(network: Network, variables, magnitude, layer: int) -> jax.Array:
+def mean_maps(network: Network, variables: Any, magnitude: Any, layer: int) -> jax.Array:
     """The mean of a layer's pooled maps over clips and time, to stand in a map's place.
 
     Args:
@@ -214,12 +221,21 @@ def mean_maps(network: Network, variables, magnitude, layer: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="network")
-def _total(network, variables, batch):
-    _, trace = network.apply(variables, batch, head=False)
-    return trace[-1].pooled.sum(axis=(0, 2))[:, None]
+def _total(network: Network, variables: Any, batch: Any) -> jax.Array:
+    traced: Any = network.apply(variables, batch, head=False)
+    return traced[1][-1].pooled.sum(axis=(0, 2))[:, None]
 
 
-def _by_clips(run, network: Network, variables, magnitude, layer: int, replacement, chunk: int | None, count: int):
+def _by_clips(
+    run: Callable[..., jax.Array],
+    network: Network,
+    variables: Any,
+    magnitude: Any,
+    layer: int,
+    replacement: Any,
+    chunk: int | None,
+    count: int,
+) -> jax.Array:
     """Looks at the shapes, and runs so many clips at once as bound the memory: (…, count, classes)."""
     batch, single = batch_of(magnitude)
     clips, size = len(batch), (batch.shape[1], batch.shape[2])
@@ -240,7 +256,7 @@ def _by_clips(run, network: Network, variables, magnitude, layer: int, replaceme
     return logits[0] if single else logits
 
 
-def _check_length(network: Network, variables, last: tuple[int, int], size: tuple[int, int]) -> None:
+def _check_length(network: Network, variables: Any, last: tuple[int, int], size: tuple[int, int]) -> None:
     name = "dense1" if network.dense else "output"
     if network.head != "flatten" or name not in variables["params"]:
         return
@@ -252,7 +268,7 @@ def _check_length(network: Network, variables, last: tuple[int, int], size: tupl
         )
 
 
-def _filler(replacement, shape: tuple[int, int, int]) -> jax.Array:
+def _filler(replacement: Any, shape: tuple[int, int, int]) -> jax.Array:
     """What stands in a map's place, (1, freq or 1, time or 1, maps or 1)."""
     if isinstance(replacement, str) and replacement != "zero":
         raise SettingError(f'replacement must be "zero" or an array, not {replacement!r}')
@@ -264,12 +280,14 @@ def _filler(replacement, shape: tuple[int, int, int]) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("network", "layer", "chunk"))
-def _effects(network, variables, batch, layer, filler, chunk, features):
+def _effects(
+    network: Network, variables: Any, batch: Any, layer: int, filler: jax.Array, chunk: int, features: Any
+) -> jax.Array:
     """(clips, features rounded up to whole chunks, classes)."""
     maps, entered, logits = _from(network, variables, batch, layer)
     change, whole, before = filler - maps, entered(maps), logits(entered(maps))
 
-    def without(feature):
+    def without(feature: jax.Array) -> jax.Array:
         # The convolution is linear: what changes in it is the convolution of the one map that does.
         one = jnp.take(change, feature[None], axis=-1)
         after = logits(whole + entered(one, feature))
@@ -279,28 +297,32 @@ def _effects(network, variables, batch, layer, filler, chunk, features):
 
 
 @functools.partial(jax.jit, static_argnames=("network", "layer", "chunk"))
-def _scaled(network, variables, batch, layer, filler, chunk, scales):
+def _scaled(
+    network: Network, variables: Any, batch: Any, layer: int, filler: jax.Array, chunk: int, scales: Any
+) -> jax.Array:
     """(clips, settings rounded up to whole chunks, classes)."""
     maps, entered, logits = _from(network, variables, batch, layer)
     scales = scales.reshape(-1, 1, 1, 1, scales.shape[-1])
     return _mapped(lambda scale: logits(entered(maps * scale + filler * (1 - scale))), scales, chunk)
 
 
-def _mapped(function, given, chunk: int):
+def _mapped(function: Callable[[Any], jax.Array], given: jax.Array, chunk: int) -> jax.Array:
     """function (given's row → (clips, classes)) of all rows, `chunk` at a time → (clips, rows, classes)."""
     padded = jnp.concatenate([given, jnp.repeat(given[-1:], -len(given) % chunk, axis=0)])
     return lax.map(function, padded, batch_size=chunk).swapaxes(0, 1)
 
 
-def _from(network, variables, batch, layer):
+def _from(
+    network: Network, variables: Any, batch: Any, layer: int
+) -> tuple[jax.Array, Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
     """The pooled maps of a layer, how maps enter what comes next, and the logits of what has entered.
 
     What comes next is the next block's convolution, of which one map's share can be had alone, or the head.
     """
-    _, trace = network.clone(blocks=network.blocks[:layer]).apply(variables, batch, head=False)
+    traced: Any = network.clone(blocks=network.blocks[:layer]).apply(variables, batch, head=False)
     maps = network.blocks[layer - 1].maps
 
-    def entered(x, feature=None):
+    def entered(x: jax.Array, feature: jax.Array | None = None) -> jax.Array:
         if layer == len(network.blocks):
             return x if feature is None else x * jax.nn.one_hot(feature, maps).reshape(1, 1, 1, -1)
         params = variables["params"][f"conv{layer + 1}"]
@@ -308,4 +330,8 @@ def _from(network, variables, batch, layer):
             params = {"kernel": jnp.take(params["kernel"], feature[None], axis=2)}
         return convolution(network.blocks[layer], params, x)
 
-    return trace[-1].pooled, entered, lambda x: network.apply(variables, x, start=layer + 1)[0]
+    def logits(x: jax.Array) -> jax.Array:
+        answer: Any = network.apply(variables, x, start=layer + 1)
+        return answer[0]
+
+    return traced[1][-1].pooled, entered, logits

@@ -49,13 +49,13 @@ The images go into `deconv_jax.auralise` as those of `deconvolve` do.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from deconv_jax.deconvolution.deconvolve import check_chosen
 from deconv_jax.errors import SettingError
@@ -132,7 +132,7 @@ _SMALL = 2.0**-10
 
 def deconvolve_function(
     layer_map: Callable[[jax.Array], jax.Array],
-    magnitude,
+    magnitude: Any,
     features: Sequence[int] | None = None,
     *,
     method: str = "deconvnet",
@@ -185,7 +185,7 @@ class _Key:
     """What a compiled program depends on; `owner` is the function where its steps do not say all of it."""
 
     text: str
-    owner: Callable | None
+    owner: Callable[..., Any] | None
     rectifiers: tuple[tuple[int, int], ...]
     method: str
     chunk: int
@@ -193,14 +193,14 @@ class _Key:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(key: _Key) -> Callable:
+def _program(key: _Key) -> Callable[..., jax.Array]:
     """(constants, input, features) → images, compiled for each number of features."""
 
     @jax.jit
-    def images(values, magnitude, chosen):
+    def images(values: Sequence[Any], magnitude: Any, chosen: Any) -> jax.Array:
         maps, back = jax.vjp(lambda x: _run(key.flow, key.rectifiers, [*values, x], key.method), magnitude)
 
-        def image(feature):
+        def image(feature: jax.Array) -> jax.Array:
             alone = jnp.arange(maps.shape[-1]) == feature
             return back(jnp.where(alone.reshape((1,) * (maps.ndim - 1) + (-1,)), maps, 0))[0]
 
@@ -209,26 +209,26 @@ def _program(key: _Key) -> Callable:
     return images
 
 
-def _inner(equation) -> tuple[Jaxpr, Sequence]:
+def _inner(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr that a call calls, and its constants."""
-    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    inner: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
 
-def _bind(equation, inputs) -> list:
+def _bind(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     """The results of one equation."""
     primitive = equation.primitive
     found = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
     return list(found) if primitive.multiple_results else [found]
 
 
-def _inlined(closed: ClosedJaxpr, calls) -> tuple[Jaxpr, list]:
+def _inlined(closed: ClosedJaxpr, calls: Collection[str]) -> tuple[Jaxpr, list[Any]]:
     """The same function without these calls: a jaxpr whose last input is the function's, and its other inputs."""
 
-    def run(jaxpr, consts, arguments):
+    def run(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
-        def read(var):
+        def read(var: Any) -> Any:
             return var.val if isinstance(var, Literal) else values[var]
 
         for equation in jaxpr.eqns:
@@ -257,18 +257,18 @@ class _Flow:
         None if there is none.
     """
 
-    equations: list
-    inputs: list
+    equations: list[JaxprEqn]
+    inputs: list[Any]
     out: Any
-    number: dict
-    made: dict
-    moving: set
-    entry: dict
+    number: dict[Any, int]
+    made: dict[Any, JaxprEqn]
+    moving: set[Any]
+    entry: dict[Any, Any]
 
     @classmethod
     def of(cls, jaxpr: Jaxpr) -> "_Flow":
         needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-        equations: list = []
+        equations: list[JaxprEqn] = []
         for equation in reversed(jaxpr.eqns):
             if not needed.isdisjoint(equation.outvars):
                 needed |= {v for v in equation.invars if not isinstance(v, Literal)}
@@ -285,18 +285,18 @@ class _Flow:
                     flow.entry[equation.outvars[0]] = next((v for v in chains[0] if all(v in c for c in chains)), None)
         return flow
 
-    def along(self, equation) -> list:
+    def along(self, equation: JaxprEqn) -> list[Any]:
         """The moving ones among an equation's inputs."""
         return [v for v in equation.invars if not isinstance(v, Literal) and v in self.moving]
 
-    def chain(self, var) -> list:
+    def chain(self, var: Any) -> list[Any]:
         """The variable, its entry, the entry of that, and so on."""
         found = [var]
         while (above := self.entry.get(found[-1])) is not None:
             found.append(above)
         return found
 
-    def between(self, entry, var) -> list:
+    def between(self, entry: Any, var: Any) -> list[Any]:
         """The equations that make a variable of its entry, in their order."""
         found, todo = {entry}, [var]
         while todo:
@@ -305,14 +305,14 @@ class _Flow:
                 todo += self.along(self.made[one])
         return [self.made[v] for v in sorted(found - {entry}, key=self.number.__getitem__)]
 
-    def origins(self, var) -> set:
+    def origins(self, var: Any) -> set[Any]:
         """What a variable is made of, number by number: itself, unless by pointwise steps or views of others."""
         if var in self.entry or (var in self.made and self.made[var].primitive.name in _VIEWS):
             return set().union(*map(self.origins, self.along(self.made[var])))
         return {var}
 
 
-def _rectifiers(flow: _Flow, values: list, method: str) -> tuple[tuple[int, int], ...]:
+def _rectifiers(flow: _Flow, values: list[Any], method: str) -> tuple[tuple[int, int], ...]:
     """The numbers of (result, entry) of every rectifier; ValueError if a step has no rule."""
     found, seen, todo = [], set(), [flow.out]
     constants = dict(zip(flow.inputs, values, strict=False))
@@ -351,7 +351,7 @@ def _rectifiers(flow: _Flow, values: list, method: str) -> tuple[tuple[int, int]
     return tuple(sorted(found))
 
 
-def _keeps_its_gradient(flow: _Flow, equation, along: list) -> bool:
+def _keeps_its_gradient(flow: _Flow, equation: JaxprEqn, along: list[Any]) -> bool:
     """Whether a step that is not pointwise is linear in the signal, a maximum over it, or has a rule of its own."""
     name = equation.primitive.name
     if name == "reduce_max" and (before := flow.made.get(equation.invars[0])) is not None:
@@ -360,19 +360,19 @@ def _keeps_its_gradient(flow: _Flow, equation, along: list) -> bool:
     return name in _LINEAR or name.startswith("custom_vjp_call") or (name in _PRODUCTS and len(along) == 1)
 
 
-def _apart(flow: _Flow, parts: list) -> bool:
+def _apart(flow: _Flow, parts: list[Any]) -> bool:
     """Whether the parts of a maximum are signals of different places or maps: pooling, and no rectifier of one."""
     moving = [v for v in parts if not isinstance(v, Literal) and v in flow.moving]
     origins = [flow.origins(v) for v in moving]
     return len(moving) == len(parts) and sum(map(len, origins)) == len(set().union(*origins))
 
 
-def _is_truth(var) -> bool:
+def _is_truth(var: Any) -> bool:
     """Whether it is a yes or no, which has no gradient; what that decides is looked at where it is used."""
     return var.aval.dtype == bool
 
 
-def _is_linear(flow: _Flow, equation) -> bool:
+def _is_linear(flow: _Flow, equation: JaxprEqn) -> bool:
     """Whether a pointwise step is linear, up to a constant, in all that depends on the input."""
     name, along = equation.primitive.name, flow.along(equation)
     if name in ("div", "select_n"):
@@ -382,7 +382,7 @@ def _is_linear(flow: _Flow, equation) -> bool:
     return name in ("add", "add_any", "sub", "neg", "copy") or (name == "mul" and len(along) == 1)
 
 
-def _is_rectifier(flow: _Flow, constants: dict, entry, var) -> bool:
+def _is_rectifier(flow: _Flow, constants: dict[Any, Any], entry: Any, var: Any) -> bool:
     """Whether the steps from an entry to a variable compute a rectifier, as the head of this module defines it."""
     if entry.aval.shape != var.aval.shape:
         return False
@@ -413,14 +413,14 @@ def _is_rectifier(flow: _Flow, constants: dict, entry, var) -> bool:
         return bool(np.all(at(0.0) == 0) and np.all(right * left >= 0) and np.all(bent))
 
 
-def _pointwise(equation, inputs: list) -> np.ndarray:
+def _pointwise(equation: JaxprEqn, inputs: list[Any]) -> np.ndarray:
     """A pointwise step in NumPy. Only conversions to whole numbers and truths change a number."""
     kind = equation.params.get("new_dtype", np.float64)
     found = _POINTWISE[equation.primitive.name](*inputs)
     return found if jnp.issubdtype(kind, np.inexact) else np.asarray(found).astype(kind)
 
 
-def _constant(flow: _Flow, constants: dict, var) -> np.ndarray:
+def _constant(flow: _Flow, constants: dict[Any, Any], var: Any) -> np.ndarray:
     """What does not depend on the input, in float64, with axes of length 1 where it was only repeated."""
     equation = None if isinstance(var, Literal) else flow.made.get(var)
     if equation is not None and equation.primitive.name in _POINTWISE:
@@ -435,7 +435,7 @@ def _constant(flow: _Flow, constants: dict, var) -> np.ndarray:
     return value if value.dtype == bool else value.astype(np.float64)
 
 
-def _exactly(flow: _Flow, constants: dict, var):
+def _exactly(flow: _Flow, constants: dict[Any, Any], var: Any) -> Any:
     """What does not depend on the input, as the function computes it; kept in `constants`."""
     if isinstance(var, Literal):
         return var.val
@@ -446,7 +446,7 @@ def _exactly(flow: _Flow, constants: dict, var):
     return constants[var]
 
 
-def _refused(equation, method: str) -> SettingError:
+def _refused(equation: JaxprEqn, method: str) -> SettingError:
     return SettingError(
         f'method "{method}" has no rule for the step "{equation.primitive.name}" of this function, which is neither '
         "linear nor a maximum nor part of a rectifier (relu, relu6, leaky_relu, in any spelling); use method "
@@ -454,13 +454,13 @@ def _refused(equation, method: str) -> SettingError:
     )
 
 
-def _run(flow: _Flow, rectifiers: tuple[tuple[int, int], ...], inputs: list, method: str) -> jax.Array:
+def _run(flow: _Flow, rectifiers: tuple[tuple[int, int], ...], inputs: list[Any], method: str) -> jax.Array:
     """The function's result, by equations whose rectifiers have the method's backward rule."""
     values = dict(zip(flow.inputs, inputs, strict=True))
     variables = {number: v for v, number in flow.number.items()}
     entries = {variables[var]: variables[entry] for var, entry in rectifiers}
 
-    def read(var):
+    def read(var: Any) -> Any:
         if isinstance(var, Literal):
             return var.val
         if var not in values:  # a pointwise step, made once it is known what it is part of
@@ -468,11 +468,11 @@ def _run(flow: _Flow, rectifiers: tuple[tuple[int, int], ...], inputs: list, met
             values[var] = step(flow.made[var])[0] if entry is None else rectified(var, entry)
         return values[var]
 
-    def step(equation) -> list:
+    def step(equation: JaxprEqn) -> list[Any]:
         return _bind(equation, [read(v) for v in equation.invars])
 
-    def rectified(var, entry):
-        def function(x):
+    def rectified(var: Any, entry: Any) -> jax.Array:
+        def function(x: jax.Array) -> jax.Array:
             known = {entry: x}
             for equation in flow.between(entry, var):
                 along = flow.along(equation)
@@ -488,7 +488,7 @@ def _run(flow: _Flow, rectifiers: tuple[tuple[int, int], ...], inputs: list, met
     return read(flow.out)
 
 
-def _rectified(function: Callable, x: jax.Array, method: str) -> jax.Array:
+def _rectified(function: Callable[[jax.Array], jax.Array], x: jax.Array, method: str) -> jax.Array:
     """function(x), a rectifier, with its backward rule.
 
     A rectifier of any scale and sign is ±c · r(x), where r rises, 1 is its greatest slope, and c times the signal,
@@ -497,10 +497,10 @@ def _rectified(function: Callable, x: jax.Array, method: str) -> jax.Array:
     """
 
     @jax.custom_vjp
-    def rule(x):
+    def rule(x: jax.Array) -> jax.Array:
         return function(x)
 
-    def backward(x, signal):
+    def backward(x: jax.Array, signal: jax.Array) -> tuple[jax.Array]:
         size = jnp.full_like(x, _SMALL)
         right, left = function(size) / _SMALL, -function(-size) / _SMALL
         signal = signal.astype(x.dtype)

@@ -33,7 +33,7 @@ from deconv_jax.deconvolution.plain import backproject, chunk_of, clips_together
 from deconv_jax.deconvolution.rule import DECONVNET, Rule
 from deconv_jax.deconvolution.windows import gathered, joined, windows_of
 from deconv_jax.errors import SettingError
-from deconv_jax.network.model import Network
+from deconv_jax.network.model import Network, Trace
 from deconv_jax.network.spec import Block, layer_sizes, resolved
 from deconv_jax.network.weights import check_shapes
 from deconv_jax.system import runtime
@@ -41,8 +41,8 @@ from deconv_jax.system import runtime
 
 def deconvolve(
     network: Network,
-    variables,
-    magnitude,
+    variables: Any,
+    magnitude: Any,
     layer: int,
     features: Sequence[int] | None = None,
     *,
@@ -73,8 +73,8 @@ def deconvolve(
 
 def images_and_maps(
     network: Network,
-    variables,
-    magnitude,
+    variables: Any,
+    magnitude: Any,
     layer: int,
     features: Sequence[int] | None = None,
     *,
@@ -112,7 +112,7 @@ def images_and_maps(
     placed = [used if traced else jax.device_put(used, device) for device in devices]
     chunk = min(chunk_of(blocks, (bins, windows.length)), len(chosen))
 
-    def run(piece, turn: int) -> tuple[jax.Array, jax.Array]:
+    def run(piece: tuple[int, int], turn: int) -> tuple[jax.Array, jax.Array]:
         first, start = piece[0], windows.starts[piece[1]]
         window = batch[first : first + group, :, start : start + windows.length]
         window = window if traced else jax.device_put(window, devices[turn])
@@ -129,7 +129,7 @@ def images_and_maps(
 
 def explain_batch(
     network: Network,
-    variables,
+    variables: Any,
     batch: jax.Array,
     layer: int,
     *,
@@ -152,7 +152,7 @@ def explain_batch(
     return _explain_window(part, used, batch, size[1], chosen, chunk, dataclasses.replace(rule, path="plain"))
 
 
-def batch_of(magnitude) -> tuple[Any, bool]:
+def batch_of(magnitude: Any) -> tuple[Any, bool]:
     """(clips, freq, time) in float32, on the host unless it is traced, and whether it came as one clip, two axes."""
     batch: Any = magnitude if isinstance(magnitude, jax.core.Tracer) else np.asarray(magnitude)
     if batch.dtype.kind == "c":
@@ -200,9 +200,11 @@ def check_memory(size: int, what: str) -> None:
         )
 
 
-def _explain_window(part, variables, window, valid, chosen, chunk, rule):
+def _explain_window(
+    part: Network, variables: Any, window: jax.Array, valid: Any, chosen: np.ndarray, chunk: int, rule: Rule
+) -> tuple[jax.Array, jax.Array]:
     """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
-    layer, size = len(part.blocks), window.shape[1:]
+    layer, size = len(part.blocks), (window.shape[1], window.shape[2])
     # The image stands for what the network saw, (magnitude - mean) / scale; multiplying by the scale brings it back
     # to the magnitude's own unit. A gradient is divided by it: it is the derivative.
     trace, maps, variables, scale = _trace_window(part, variables, window, valid, chosen, rule.method)
@@ -216,7 +218,9 @@ def _explain_window(part, variables, window, valid, chosen, chunk, rule):
 
 
 @functools.partial(jax.jit, static_argnames=("network", "method"))
-def _trace_window(network, variables, magnitude, frames, features, method):
+def _trace_window(
+    network: Network, variables: Any, magnitude: Any, frames: Any, features: Any, method: str
+) -> tuple[Trace, jax.Array, Any, jax.Array | None]:
     """The forward pass over a batch of windows.
 
     Returns:
@@ -224,7 +228,8 @@ def _trace_window(network, variables, magnitude, frames, features, method):
       the scale that its images must be multiplied by, (1, 1, freq, time) or with ones. A single number is in the
       first layer's kernels already, which saves a pass over the images: the last step is linear. Then it is None.
     """
-    _, trace = network.apply(variables, magnitude, head=False, frames=frames, gates=method != "deconvnet")
+    traced: Any = network.apply(variables, magnitude, head=False, frames=frames, gates=method != "deconvnet")
+    trace = traced[1]
     # The barrier makes one transposition and one copy of it; fused, the two run value by value.
     maps = lax.optimization_barrier(jnp.moveaxis(trace[-1].pooled, -1, 1))[:, features]
     scale = jnp.asarray(variables.get("input", {}).get("scale", 1.0), jnp.float32)
@@ -236,7 +241,7 @@ def _trace_window(network, variables, magnitude, frames, features, method):
     return trace, maps, {**variables, "params": {**params, "conv1": first}}, None
 
 
-def used_variables(variables, layer: int) -> dict:
+def used_variables(variables: Any, layer: int) -> dict[str, Any]:
     """The part of a network's variables that its first `layer` blocks, and so the images of that layer, depend on."""
     used = {"params": {name: variables["params"][name] for name in [f"conv{l}" for l in range(1, layer + 1)]}}
     norms = [f"norm{l}" for l in range(1, layer + 1) if f"norm{l}" in variables["params"]]
@@ -247,6 +252,6 @@ def used_variables(variables, layer: int) -> dict:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _trim(arrays, lengths, single):
+def _trim(arrays: Any, lengths: Sequence[int], single: bool) -> Any:
     """Without the frames of padding, and without the axis of clips if there is a single one: one copy of each."""
     return [array[(0, ...) if single else ...][..., :length] for array, length in zip(arrays, lengths, strict=True)]

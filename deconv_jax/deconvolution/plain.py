@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,10 @@ CHUNK_BYTES = 32 * 2**20
 @functools.partial(jax.jit, static_argnames=("network", "layer", "size", "chunk", "rule"))
 def backproject(
     network: Network,
-    variables,
+    variables: Any,
     trace: Trace,
     layer: int,
-    features,
+    features: Any,
     size: tuple[int, int],
     *,
     chunk: int = 4,
@@ -49,7 +50,7 @@ def backproject(
     sizes = [tuple(size), *(t.pooled.shape[1:3] for t in trace[: layer - 1])]
     gates = [None if rule.method == "deconvnet" else t.gate for t in trace]
 
-    def below(number, signal, switches, gate, norm):
+    def below(number: int, signal: jax.Array, switches: Any, gate: jax.Array | None, norm: Any) -> jax.Array:
         """A signal (n, freq, time, maps) above block `number` → what goes into its transposed convolution."""
         block = blocks[number - 1]
         full = tuple(block.convolved(n, axis) for axis, n in enumerate(sizes[number - 1]))
@@ -59,11 +60,11 @@ def backproject(
         signal = pass_back(signal, gate, block.activation, block.slope, rule.method)
         return signal * norm if block.norm == "before" else signal
 
-    def walk_back(numbers):
+    def walk_back(numbers: jax.Array) -> jax.Array:
         """(k,) features → (k, clips, freq, time)."""
         clips = trace[0].pooled.shape[0]
 
-        def take(x):
+        def take(x: Any) -> Any:
             """(..., maps) → (k, ..., 1)."""
             return None if x is None else jnp.moveaxis(x[..., numbers], -1, 0)[..., None]
 
@@ -76,7 +77,7 @@ def backproject(
             block = blocks[number - 1]
             flat = signal.reshape(-1, *signal.shape[2:])
 
-            def repeated(x, count=signal.shape[0]):
+            def repeated(x: Any, count: int = signal.shape[0]) -> Any:
                 """The same for every feature: (clips, ...) → (k · clips, ...)."""
                 return None if x is None else jnp.broadcast_to(x[None], (count, *x.shape)).reshape(-1, *x.shape[1:])
 
@@ -93,19 +94,19 @@ def backproject(
     return images.reshape(-1, *images.shape[2:]).swapaxes(0, 1)
 
 
-def _unpool(block: Block, signal: jax.Array, switches: jax.Array, size) -> jax.Array:
+def _unpool(block: Block, signal: jax.Array, switches: jax.Array, size: Any) -> jax.Array:
     """The pooling's transpose, (clips, freq, time, maps) at the pooled size → at `size`."""
     edges = pads(block.pool_padding, size, block.pool, block.stride)
     if block.pooling == "average":
         kept = jnp.where(switches == 0, signal, 0)
         return average_back(kept, block.pool, block.stride, edges, size, block.count_padding)
-    padded = tuple(n + sum(pair) for n, pair in zip(size, edges, strict=True))
+    padded = (size[0] + sum(edges[0]), size[1] + sum(edges[1]))
     full = unpool(signal, switches, block.pool, block.stride, padded)
     (top, _), (first, _) = edges
     return full[:, top : top + size[0], first : first + size[1]]
 
 
-def _norm_factor(variables, number: int, block: Block, norm_back: str) -> jax.Array:
+def _norm_factor(variables: Any, number: int, block: Block, norm_back: str) -> jax.Array:
     """What batch norm multiplies the signal by, shape (1, 1, 1, maps)."""
     if block.norm == "none":
         return jnp.ones((1, 1, 1, block.maps))
@@ -118,7 +119,7 @@ def _norm_factor(variables, number: int, block: Block, norm_back: str) -> jax.Ar
     return factor.reshape(1, 1, 1, -1)
 
 
-def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size) -> jax.Array:
+def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size: Sequence[int]) -> jax.Array:
     """`convolve_back` for a single map: as many shifted multiples as the kernel has cells.
 
     signal (clips, freq, time, 1), kernel (height, width, maps) → (clips, *size, maps). With one map in, a
@@ -137,7 +138,7 @@ def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size) -> jax.Arr
     return total
 
 
-def kernels_of(variables, layer: int) -> tuple[jax.Array, ...]:
+def kernels_of(variables: Any, layer: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.asarray(variables["params"][name]["kernel"]) for name in _convolutions(layer))
 
 

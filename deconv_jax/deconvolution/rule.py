@@ -32,7 +32,7 @@ class Rule:
     norm_back: str = "transpose"
     path: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("method", METHODS), ("norm_back", NORM_BACKS), ("path", PATHS)):
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")

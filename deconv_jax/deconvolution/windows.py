@@ -4,19 +4,26 @@ The overlap covers everything that the kept part of a window depends on, so the 
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deconv_jax.network.receptive_field import reach
-from deconv_jax.network.spec import Block
+from deconv_jax.network.spec import Block, Padding
 from deconv_jax.system import runtime
 
 WINDOW_FRAMES = 512
 """Frames that a window of a long clip contributes; clips up to about this length are one window."""
+
+
+Pieces = Sequence[tuple[int, int]]
+"""(first clip of a group, number of a window)."""
+
+Run = Callable[[tuple[int, int], int], tuple[jax.Array, jax.Array]]
+"""(piece, which of the devices) → its images and maps."""
 
 
 class Windows(NamedTuple):
@@ -59,7 +66,7 @@ def windows_of(blocks: Sequence[Block], frames: int) -> Windows:
     return Windows(starts, length, [0, *(start + halo for start in starts[1:]), frames], stride)
 
 
-def _pads_time(padding) -> bool:
+def _pads_time(padding: Padding) -> bool:
     side = padding if isinstance(padding, str) else padding[1]
     return side == "SAME" or (not isinstance(side, str) and any(side))
 
@@ -70,9 +77,9 @@ def _rounded(frames: int) -> int:
     return -(-frames // step) * step
 
 
-def joined(pieces, windows: Windows, run, shapes) -> list[jax.Array]:
+def joined(pieces: Pieces, windows: Windows, run: Run, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
     """The windows' images and maps side by side, within a function that is being traced."""
-    rows: dict[int, list] = {}
+    rows: dict[int, list[Any]] = {}
     for first, n in pieces:
         cuts = zip(run((first, n), 0), windows.cuts(n, [shape[-1] for shape in shapes]), strict=True)
         rows.setdefault(first, []).append([array[..., inside] for array, (inside, _) in cuts])
@@ -81,7 +88,9 @@ def joined(pieces, windows: Windows, run, shapes) -> list[jax.Array]:
     return [a[: shape[0]] if len(shape) == 4 else a[0] for a, shape in zip(together, shapes, strict=True)]
 
 
-def gathered(pieces, windows: Windows, run, shapes, devices) -> list[jax.Array]:
+def gathered(
+    pieces: Pieces, windows: Windows, run: Run, shapes: Sequence[tuple[int, ...]], devices: Sequence[jax.Device]
+) -> list[jax.Array]:
     """The windows' images and maps, put together on the host, where no length has to be compiled for."""
     with runtime.handing_back():
         results = [np.zeros(shape, np.float32) for shape in shapes]

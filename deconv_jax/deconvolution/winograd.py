@@ -38,8 +38,9 @@ needed for the speed, not for the result.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,9 @@ from deconv_jax.errors import SettingError
 from deconv_jax.network.layers import FILTER, IN, OUT
 from deconv_jax.network.spec import NO_WINNER, Block
 from deconv_jax.system import runtime
+
+Writer = Callable[[Any, Sequence[jax.Array], jax.Array], jax.Array]
+"""(strip, its rows, what was made so far) → that with the rows."""
 
 COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
@@ -68,7 +72,9 @@ def covers(blocks: Sequence[Block]) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames=("size", "group"))
-def backproject(pooled, switches, kernels, features, size, group=8):
+def backproject(
+    pooled: jax.Array, switches: Any, kernels: Sequence[jax.Array], features: Any, size: tuple[int, int], group: int = 8
+) -> jax.Array:
     """Deconvolves features of layer L = len(kernels) down to the input.
 
     Args:
@@ -96,7 +102,7 @@ def backproject(pooled, switches, kernels, features, size, group=8):
     grouped = jnp.resize(features, (groups, group))  # repeats some to fill up
     transformed = [_transform_kernel(k) for k in kernels[1:-1]]
 
-    def one_clip(clip):
+    def one_clip(clip: Any) -> jax.Array:
         pooled, switches = clip
         images = lax.map(lambda f: _one_group(pooled, switches, kernels, transformed, f, size), grouped)
         return images.reshape((groups * group, *size))[:n]
@@ -104,7 +110,16 @@ def backproject(pooled, switches, kernels, features, size, group=8):
     return lax.map(one_clip, (pooled, tuple(switches)))
 
 
-def walk_back(pooled, switches, kernels, features, size, group=8, threads=None, least=16):
+def walk_back(
+    pooled: jax.Array,
+    switches: Any,
+    kernels: Sequence[jax.Array],
+    features: Any,
+    size: tuple[int, int],
+    group: int = 8,
+    threads: int | None = None,
+    least: int = 16,
+) -> jax.Array:
     """`backproject` with the features shared out over threads.
 
     XLA runs the strips' small operations one after the other on one core, so two threads with half of the features
@@ -117,7 +132,7 @@ def walk_back(pooled, switches, kernels, features, size, group=8, threads=None, 
     given = (pooled, tuple(switches), tuple(kernels))
     program = _compiled(jax.tree.map(_like, (*given, padded[:share])), size, group)
 
-    def run(part):
+    def run(part: Any) -> jax.Array:
         return jax.block_until_ready(program(*given, jax.device_put(part, pooled.device)))
 
     if workers == 1:
@@ -127,12 +142,12 @@ def walk_back(pooled, switches, kernels, features, size, group=8, threads=None, 
     return jnp.concatenate(images, axis=1)[:, : len(features)]
 
 
-def _like(array):
+def _like(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=getattr(array, "sharding", None))
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(arguments, size, group):
+def _compiled(arguments: Any, size: tuple[int, int], group: int) -> Any:
     """`backproject` compiled ahead, for all threads to share.
 
     jax 0.12 cannot compile barriers that stand in very small loops, such as those of a network of few maps; there
@@ -145,7 +160,7 @@ def _compiled(arguments, size, group):
         return lowered.compile()
 
 
-def _check(pooled, switches, kernels, size):
+def _check(pooled: jax.Array, switches: Any, kernels: Sequence[jax.Array], size: tuple[int, int]) -> None:
     shape = (1, *tuple(size))
     if len(switches) != len(kernels):
         raise SettingError(f"{len(kernels)} kernels but {len(switches)} switches")
@@ -159,12 +174,19 @@ def _check(pooled, switches, kernels, size):
         raise SettingError(f"pooled map {pooled.shape}, switches {switches[-1].shape}")
 
 
-def _one_group(pooled, switches, kernels, transformed, features, size):
+def _one_group(
+    pooled: jax.Array,
+    switches: Any,
+    kernels: Sequence[jax.Array],
+    transformed: Any,
+    features: Any,
+    size: tuple[int, int],
+) -> Any:
     """Images of a few features of one clip -> (features, freq, time)."""
     sizes = [size] + [s.shape[:2] for s in switches]  # sizes[l]: after pooling l
     depth, n = len(kernels), features.shape[0]
 
-    def take(x):  # by itself: within other arithmetic the transposition is made value by value
+    def take(x: jax.Array) -> jax.Array:  # by itself: within other arithmetic the transposition is made value by value
         return barrier(jnp.moveaxis(jnp.take(x, features, axis=-1), -1, 0))
 
     live = _unpool_single(take(pooled), take(switches[-1]), sizes[depth - 1])
@@ -193,7 +215,7 @@ def _one_group(pooled, switches, kernels, transformed, features, size):
 # --- first step: a single map -------------------------------------------------
 
 
-def _unpool_single(maps, switches, size):
+def _unpool_single(maps: jax.Array, switches: Any, size: tuple[int, int]) -> jax.Array:
     """(n, h, w) maps -> rectified, unpooled, with a border of zeros (n, H+2, W+2)."""
     n, h, w = maps.shape
     maps = jax.nn.relu(maps)
@@ -202,11 +224,11 @@ def _unpool_single(maps, switches, size):
     return barrier(jnp.pad(full, ((0, 0), (1, 1 + size[0] - 2 * h), (1, 1 + size[1] - 2 * w))))
 
 
-def _first_step(live, kernel, shape, late):
+def _first_step(live: jax.Array, kernel: jax.Array, shape: Sequence[int], late: int) -> jax.Array:
     """(n, H+2, W+2) and (n, 3, 3, C) -> rectified maps (rows, columns, n, C)."""
     h, w = shape
 
-    def grow(axis, want):
+    def grow(axis: int, want: int) -> tuple[int, int]:
         return (late, max(0, want + 2 - late - live.shape[axis]))
 
     live = barrier(jnp.pad(live, ((0, 0), grow(1, h), grow(2, w))).transpose(1, 2, 0))
@@ -223,18 +245,20 @@ def _first_step(live, kernel, shape, late):
 # --- middle steps: transposed Winograd ----------------------------------------
 
 
-def _blocks(size):
+def _blocks(size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of 4x4 blocks that yield all late rows and columns."""
     return (size[0] + 4) // 4, (size[1] + 4) // 4
 
 
-def _transform_kernel(kernel):
+def _transform_kernel(kernel: jax.Array) -> jax.Array:
     """(3, 3, C_in, C_out) -> G k G^T, 36 matrices (36, C_out, C_in)."""
     u = jnp.einsum("ei,fj,ijab->efba", G, G, kernel, precision="highest")
     return u.reshape((36, *u.shape[2:]))
 
 
-def _middle_step(v, late, switches, transformed, size, out, put):
+def _middle_step(
+    v: jax.Array, late: int, switches: Any, transformed: Any, size: tuple[int, int], out: jax.Array, put: Writer
+) -> jax.Array:
     """Unpool and transposed convolution, strip by strip.
 
     v: rectified maps at pooled size (rows, columns, n, C), (0, 0) at (late, late).
@@ -246,7 +270,7 @@ def _middle_step(v, late, switches, transformed, size, out, put):
     v = jnp.pad(v, ((0, max(0, late + 2 * rows - v.shape[0])), (0, 0), (0, 0), (0, 0)))
     width = min(v.shape[1] - late, 2 * columns)
 
-    def strip(i, state):
+    def strip(i: Any, state: Any) -> Any:
         overlap, out = state
         s = lax.dynamic_slice_in_dim(switches, 2 * i, 2)
         x = lax.dynamic_slice_in_dim(v, late + 2 * i, 2)[:, late : late + width]
@@ -261,17 +285,17 @@ def _middle_step(v, late, switches, transformed, size, out, put):
     return lax.fori_loop(0, rows, strip, ((zero, zero), out))[1]
 
 
-def _evaluate(x, switches):
+def _evaluate(x: jax.Array, switches: Any) -> Any:
     """A block A^T from the survivors of its 2x2 windows.
 
     x (2, 2 columns, n, C), switches (2, 2 columns, C) -> (6, 6, columns, n, C)
     """
     low, right = switches[:, :, None] >= 2, (switches[:, :, None] & 1) == 1
 
-    def down(k):
+    def down(k: int) -> np.ndarray:
         return A[:, k].reshape(6, 1, 1, 1, 1)
 
-    def across(k):
+    def across(k: int) -> np.ndarray:
         return A[:, k].reshape(1, 6, 1, 1, 1)
 
     return sum(
@@ -283,17 +307,19 @@ def _evaluate(x, switches):
     )
 
 
-def _interpolate(m, overlap):
+def _interpolate(
+    m: jax.Array, overlap: tuple[jax.Array, jax.Array]
+) -> tuple[list[jax.Array], tuple[jax.Array, jax.Array]]:
     """B m B^T and overlap-add: (6, 6, columns, n, C) -> four rectified rows
     (4 columns, n, C), and the two unfinished rows."""
 
-    def combine(m, t):
+    def combine(m: jax.Array, t: int) -> jax.Array:
         return sum(B_T[e, t] * m[e] for e in range(6) if B_T[e, t])
 
     # One barrier for each: jax 0.12 cannot compile one around several arrays in a small loop.
     rows = [barrier(r) for r in (combine(m, 0) + overlap[0], combine(m, 1) + overlap[1], combine(m, 2), combine(m, 3))]
 
-    def before(x):
+    def before(x: jax.Array) -> jax.Array:
         return jnp.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
 
     done = []
@@ -304,18 +330,18 @@ def _interpolate(m, overlap):
     return done, (combine(m, 4), m[5])
 
 
-def _pad_switches(switches, late, shape):
+def _pad_switches(switches: Any, late: int, shape: Sequence[int]) -> jax.Array:
     (h, w), (rows, columns) = switches.shape[:2], shape
     return jnp.pad(switches, ((late, rows - late - h), (late, columns - late - w), (0, 0)), constant_values=NO_WINNER)
 
 
-def _write_rows(out, i, rows):
+def _write_rows(out: jax.Array, i: Any, rows: Sequence[jax.Array]) -> jax.Array:
     for r, row in enumerate(rows):
         out = lax.dynamic_update_slice_in_dim(out, row[None], 4 * i + r, 0)
     return out
 
 
-def _row_writer(size, n, c):
+def _row_writer(size: tuple[int, int], n: int, c: int) -> tuple[jax.Array, Writer]:
     """Keeps the maps themselves, in the late layout."""
     rows, columns = _blocks(size)
     return (jnp.zeros((4 * rows, 4 * columns, n, c), jnp.float32), lambda i, done, out: _write_rows(out, i, done))
@@ -324,7 +350,7 @@ def _row_writer(size, n, c):
 # --- last step: a table of patches per window ----------------------------------
 
 
-def _patch_writer(switches, kernel, size, n):
+def _patch_writer(switches: Any, kernel: jax.Array, size: tuple[int, int], n: int) -> tuple[jax.Array, Writer]:
     """Turns each row of maps into the 4x4 patches that its windows write.
 
     -> buffer (rows, columns, 16, n) in the late layout, and its writer.
@@ -334,7 +360,7 @@ def _patch_writer(switches, kernel, size, n):
     kernel = kernel[:, :, 0]  # a unit at (a, b) of its window writes the kernel at (a, b)
     patch = [jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0))).reshape(16, -1) for a in (0, 1) for b in (0, 1)]
 
-    def write(i, done, out):
+    def write(i: Any, done: Sequence[jax.Array], out: jax.Array) -> jax.Array:
         strip = barrier(lax.dynamic_slice_in_dim(switches, 4 * i, 4))
         products = []
         for row, s in zip(done, strip[:, :, None], strict=False):
@@ -345,13 +371,13 @@ def _patch_writer(switches, kernel, size, n):
     return jnp.zeros((4 * rows, 4 * columns, 16, n), jnp.float32), write
 
 
-def _overlap_add(patches, size):
+def _overlap_add(patches: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Patches at two pixels' distance -> images (n, freq, time)."""
     height, width, _, n = patches.shape
     half = -(-size[0] // 2), -(-size[1] // 2)
     patches = patches.reshape(height, width, 4, 4, n)
 
-    def part(dy, dx, t, u):  # row t, column u of the patch of window (y + dy, x + dx)
+    def part(dy: int, dx: int, t: int, u: int) -> jax.Array:  # row t, column u of the patch of window (y + dy, x + dx)
         x = patches[1 + dy : 1 + dy + half[0], 1 + dx : 1 + dx + half[1], t, u]
         return jnp.pad(x, ((0, half[0] - x.shape[0]), (0, half[1] - x.shape[1]), (0, 0)))
 

@@ -260,7 +260,8 @@ def _written(paths: list[Path], count: int) -> Iterator[None]:
     """Writes songs, yielding once for each as it is done; in so many processes, or in this one if count < 2."""
     if count < 2:
         for path in paths:
-            yield _write_song(path)
+            _write_song(path)
+            yield
         return
     # Spread the genres, or the slowest would all come last.
     order = sorted(paths, key=lambda path: path.stem.rsplit("_")[-1])
