@@ -200,6 +200,13 @@ def test_the_loss_turning_nan_stops_the_run_and_names_the_step(music, tmp_path, 
         jax.config.update("jax_debug_nans", True)
 
 
+def test_a_field_that_there_is_none_of_is_named():
+    with pytest.raises(ValueError, match=r"config\.front_end\.n_ftt is unknown; known are sample_rate, n_fft"):
+        workdir.front_end({"front_end": {"n_ftt": 512}, "network": {}})
+    with pytest.raises(ValueError, match=r"config\.network\.block1\.kernels is unknown; known are maps, kernel"):
+        workdir.network({"network": {"block1": {"kernels": [3, 3]}, "dense": []}}, 2)
+
+
 def test_another_config_in_the_same_workdir_is_refused(finished, music):
     with pytest.raises(InputError, match=r"another config\.train\.epochs \(4 there, 7 now\)"):
         loop.train(config(music, epochs=7), finished[0])

@@ -18,7 +18,7 @@ import platformdirs
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
-from deconv_jax.network.file import DESCRIPTION, Trained, load_network, upgraded
+from deconv_jax.network.file import DESCRIPTION, Trained, built, load_network, upgraded
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -55,8 +55,8 @@ def read_json(path: Path, what: str):
 
 
 def front_end(config: dict) -> FrontEnd:
-    """The front end that a config describes; ValueError if it describes none."""
-    return FrontEnd(**upgraded(config, "config")["front_end"])
+    """The front end that a config describes; SettingError names a field that is wrong."""
+    return built(FrontEnd, upgraded(config, "config")["front_end"], "config.front_end")
 
 
 def network(config: dict, classes: int) -> Network:
@@ -71,11 +71,7 @@ def network(config: dict, classes: int) -> Network:
     for number, name in enumerate(names, 1):
         if name != f"block{number}":
             raise SettingError(f"config.network has {name} but no block{number}: number the blocks from 1")
-        try:
-            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop(name).items()}
-            blocks.append(Block(**settings))
-        except (ValueError, TypeError) as error:
-            raise SettingError(f"config.network.{name}: {error}") from None
+        blocks.append(built(Block, fields.pop(name), f"config.network.{name}"))
     if not blocks:
         raise SettingError("config.network has no block1: at least one block is needed")
     return Network(blocks=tuple(blocks), classes=classes, **(fields | {"dense": tuple(fields["dense"])}))
