@@ -179,7 +179,7 @@ def _short(value):
     """Numbers with five digits: enough to read, half as long."""
     if isinstance(value, dict):
         return {k: _short(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):
         return [_short(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()

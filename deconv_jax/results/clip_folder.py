@@ -21,7 +21,7 @@ from deconv_jax.measures import features, randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import explain
+from deconv_jax.results import asked, explain
 from deconv_jax.results.explain import Answer, Clip, Layer
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd
@@ -282,14 +282,19 @@ def _export_layer(
     layer = explain.explain(trained, clip, number, twins=twins, **how)
     heard = _write_layer(folder, name, page, trained.front_end, clip, layer, options)
     rows = _rows(layer, heard, trained.labels, answer.target)
-    return rows, _shown(layer, heard, rows) if page else {}
+    if not page:
+        return rows, {}
+    some = (layer.features, layer.effects, layer.measures.energy)
+    answers = asked.asked(trained, asked.fewer(answer), number, *some, twins[0] if twins else None)
+    return rows, _shown(layer, heard, rows) | {"asked": answers}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Heard:
-    """What became of a feature's sound: its gain, and what `listening.rest` says of it."""
+    """What became of a feature's sound: its gain, that on the page, and what `listening.rest` says of it."""
 
     gain: float
+    matched: float
     factor: float
     scale: float
     explained: float
@@ -316,8 +321,8 @@ def _write_layer(
         gained = auralisation.match_gain(sound, clip.waveform, options.gain)
         audio.write(folder / f"{file}.wav", gained.waveform, rate)
         (folder / f"{file}.png").write_bytes(sheet.draw(image, loudest, f"{title}, feature {number}"))
-        matched = auralisation.match_gain(sound, clip.waveform).waveform
-        heard.append(_Heard(gained.gain, *listening.rest(clip.waveform, matched)))
+        matched, factor = auralisation.match_gain(sound, clip.waveform)
+        heard.append(_Heard(gained.gain, factor, *listening.rest(clip.waveform, matched)))
         if page:
             page.picture(file, image)
             page.sound(file, matched / _full_scale(clip), rate)
@@ -366,6 +371,7 @@ def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]]) -> dic
         more = {
             "effects": effects.tolist(),
             "rest": [h.factor, h.scale],
+            "weight": 1 / h.matched,
             "level": _level(image, layer.loudest),
             "untrained_level": _level(other, twin.loudest),
             "untrained_inactive": int(not np.any(other)),

@@ -1,4 +1,5 @@
 // The listening page: what is chosen, and what each control does with it.
+import { askIn } from "./ask.mjs";
 import { axesOf } from "./axes.mjs";
 import { colourFilters, colourScale } from "./colour.mjs";
 import { stemOf, written } from "./data.mjs";
@@ -9,6 +10,7 @@ import { listen } from "./keys.mjs";
 import { shelf } from "./marks.mjs";
 import { better, described, summaryOf } from "./order.mjs";
 import { plot } from "./plot.mjs";
+import { addTo, asLoudAs, leftOf } from "./sets.mjs";
 import { player } from "./sound.mjs";
 import { percent } from "./text.mjs";
 
@@ -24,7 +26,7 @@ const recalled = () => {
 };
 const state = {
   sort: byDefault, group: true, shared: true, axis: "linear", loop: true, byDefault, ...recalled(),
-  clip: 0, asked: 0, feature: null, starred: false, source: "feature", open: new Set(),
+  clip: 0, asked: 0, muted: new Set(), alone: new Set(), taken: 0, which: "muted", feature: null, starred: false, source: "feature", open: new Set(),
 };
 const keepSettings = ({ layer, sort, byDefault: by, group, shared, axis, loop } = state) =>
   kept.keep("settings", { layer, sort, byDefault: by, group, shared, axis, loop });
@@ -52,8 +54,9 @@ const sounds = player({
   rate: network.rate,
   duration: () => clip().seconds,
   loop: () => state.loop,
-  gains: () => SOURCES.map((source) => (source === state.source ? 1 : 0)),
+  gains: () => (state.source === "left" ? [1] : SOURCES.map((source) => (source === state.source ? 1 : 0))),
   load: async () => {
+    if (state.source === "left") return [await leftSound()];
     const [index, stem, { rest }] = [state.clip, stemOf(state.layer, state.feature), row()];
     const [original, feature, untrained] = await Promise.all(["original", stem, `${stem}.untrained`].map((name) =>
       sounds.decoded(`${index}/${name}`, () => sound(index, name))));
@@ -65,6 +68,16 @@ const sounds = player({
     $("time").textContent = "cannot be played";
   },
 });
+// The sum of the images of what is left, in their own proportions, as loud as the original.
+const leftSound = async () => {
+  const [index, layer, rows] = [state.clip, state.layer, rowsOf(state.clip, state.layer)];
+  const [left] = leftOf(rows, state.muted, state.alone);
+  const had = (name) => sounds.decoded(`${index}/${name}`, () => sound(index, name));
+  const original = await had("original");
+  const mix = new Float32Array(original.length);
+  for (const r of rows.filter((o) => left.includes(o.feature))) addTo(mix, (await had(stemOf(layer, r.feature))).getChannelData(0), r.weight);
+  return sounds.made(asLoudAs(mix, original.getChannelData(0)), original.sampleRate);
+};
 const seek = (seconds) => {
   sounds.seek(seconds);
   showTime();
@@ -78,6 +91,30 @@ const grid = gridIn($("grid"), {
   starred: (feature) => markOf(feature).favourite,
   picture: (r) => thumb(state.clip, r),
   chosen: (...how) => select(...how),
+});
+
+const ask = askIn($("ask"), {
+  network, state, clip,
+  rows: () => rowsOf(state.clip, state.layer),
+  select: (feature) => select(feature, true),
+  askFor: (asked) => {
+    Object.assign(state, { asked });
+    state.muted.clear();
+    state.alone.clear();
+    ask.show();
+    showGrid();
+    showChosen();
+    if (sounds.playing() && state.source === "left") sounds.start();
+    say(`Asked about ${network.labels[asked]}`);
+  },
+  changed: () => { if (sounds.playing() && state.source === "left") sounds.start(); },
+  hear: () => {
+    if (sounds.playing() && state.source === "left") sounds.toggle();
+    else {
+      hear("left");
+      sounds.start();
+    }
+  },
 });
 
 // Showing.
@@ -94,6 +131,7 @@ const tick = () => {
 };
 const showPlaying = () => {
   Object.assign($("play"), { ariaPressed: sounds.playing(), ariaLabel: sounds.playing() ? "Pause" : "Play" });
+  $("ask-hear").textContent = sounds.playing() && state.source === "left" ? "Pause" : "Hear what is left";
   $("input-play").textContent = sounds.playing() && state.source === "original" ? "Pause" : "Play the original";
   if (sounds.playing()) requestAnimationFrame(tick);
   else showTime();
@@ -142,6 +180,11 @@ const firstOf = (layer) => {
   const rows = rowsOf(state.clip, layer);
   return (rows.filter((r) => !r.inactive).sort(better(state.sort, state.asked))[0] ?? rows[0]).feature;
 };
+const newSets = () => {
+  state.muted.clear();
+  state.alone.clear();
+  ask.show();
+};
 const choose = (index) => {
   const [was, where] = [sounds.playing(), sounds.position()];
   const { name, seconds, read, offset, layers } = clips[index];
@@ -160,6 +203,7 @@ const choose = (index) => {
   $("seek").max = seconds;
   inputPlot.show({ address: picture(index, "original"), title: "Spectrogram", label: `Spectrogram of ${name}`, length: seconds });
   showTabs();
+  newSets();
   showGrid();
   showChosen();
   showTime();
@@ -170,16 +214,19 @@ const chooseLayer = (layer) => {
   state.feature = firstOf(layer);
   keepSettings();
   showTabs();
+  newSets();
   showGrid();
   showChosen();
   if (sounds.playing()) sounds.start();
   say(`Layer ${layer}. ${$("summary").textContent}`);
 };
 const hear = (source) => {
+  const other = (source === "left") !== (state.source === "left"); // other sounds, not only other gains
   state.source = source;
-  sounds.hear();
+  if (!other) sounds.hear();
+  else if (sounds.playing()) sounds.start();
   for (const input of document.getElementsByName("source")) input.checked = input.value === source;
-  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin" }[source]);
+  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin", left: "What is left" }[source]);
 };
 const repeat = (loop) => {
   sounds.repeat(loop);

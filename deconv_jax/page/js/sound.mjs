@@ -36,11 +36,12 @@ export const player = ({ rate, duration, loop, gains, load, changed, failed }) =
     }
     return held.get(name);
   };
-  const mixed = (original, feature, rest) => {
-    const buffer = clock().createBuffer(1, original.length, original.sampleRate);
-    buffer.copyToChannel(restOf(original.getChannelData(0), feature.getChannelData(0), rest), 0);
+  const made = (samples, sampleRate) => {
+    const buffer = clock().createBuffer(1, samples.length, sampleRate);
+    buffer.copyToChannel(samples, 0);
     return buffer;
   };
+  const mixed = (original, feature, rest) => made(restOf(original.getChannelData(0), feature.getChannelData(0), rest), original.sampleRate);
   const position = () => (playing ? placeAt(from, context.currentTime - since, duration(), loop()) : from);
   const level = (when) => {
     const wanted = gains();
@@ -94,7 +95,7 @@ export const player = ({ rate, duration, loop, gains, load, changed, failed }) =
     if (playing) start();
   };
   return {
-    decoded, mixed, position, start, stop, seek,
+    decoded, made, mixed, position, start, stop, seek,
     playing: () => playing,
     toggle: () => (playing ? stop(position()) : start()),
     hear: () => { if (nodes) level(context.currentTime); },
