@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import jax
 import jax.numpy as jnp
@@ -666,6 +667,65 @@ def test_feature_and_rest_make_up_the_original_again(visit):
         assert sound.any()
         assert np.abs(sound).max() <= np.abs(original).max() * 1.001
         assert np.sqrt(np.mean(sound**2)) <= np.sqrt(np.mean(original**2)) * 1.001
+
+
+def test_the_panel_is_asked_about_sets_of_features(visit):
+    page = visit.page
+    rows = {r["feature"]: r for r in rows_of(page, 0, 2)}
+    asked = json.loads(page.locator("script[data-file$='clip.json']").first.text_content())["layers"]["2"]["asked"]
+    said = lambda: page.locator("#ask-says .value").all_inner_texts()  # noqa: E731
+    percents = lambda p: sorted(f"{100 * v:.{1 if 100 * v < 9.95 else 0}f}\u202f%" for v in p)  # noqa: E731
+    assert sorted(said()) == percents(asked["before"])
+    target = int(page.input_value("#ask-class"))
+    assert asked["before"][target] == max(asked["before"])
+    sides = [
+        [int(f) for f in page.locator(f"#ask-sides section >> nth={n} >> li .name").all_inner_texts()] for n in (0, 1)
+    ]
+    order = sorted(rows, key=lambda f: rows[f]["effects"][target])
+    assert sides[0] + sides[1][::-1] == [f for f in order if rows[f]["effects"][target]]
+    first = order[0]
+    page.click(f"role=button[name='Mute feature {first}']")
+    assert page.get_attribute(f"role=button[name='Mute feature {first}']", "aria-pressed") == "true"
+    assert sorted(said()) == percents(asked["muted"][list(rows).index(first)])
+    page.click(f"role=button[name='Mute feature {order[2]}']")
+    assert "not computed" in page.inner_text("#ask-says")
+    page.click("#ask-reset")
+    page.focus("#ask-few")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    mine = next(o for o in asked["orders"] if o["class"] == target)
+    assert sorted(said()) == percents(mine["out"][1])
+    page.click("label:has(input[value=alone])")
+    assert sorted(said()) == percents(mine["left"][1])
+    page.click("#ask-hear")
+    until(lambda: page.evaluate("started") == 1)
+    (heard,) = np.array(page.evaluate("buffers.map((b) => Array.from(b.getChannelData(0)))"))
+    sounds = {f: decoded(page, f"layer2/f{f:03d}") * rows[f]["weight"] for f in mine["features"][:2]}
+    mix, original = sum(sounds.values()), decoded(page, "original")
+    np.testing.assert_allclose(heard / np.linalg.norm(heard), mix / np.linalg.norm(mix), atol=1e-5)
+    assert np.linalg.norm(heard) <= np.linalg.norm(original) * 1.001
+    page.click("#ask-hear")
+    assert page.inner_text("#ask-hear") == "Hear what is left"
+    other = 1 - target
+    page.select_option("#ask-class", str(other))
+    page.uncheck("#group")
+    acting = [f for f in rows if not rows[f]["inactive"]]
+    assert visit.order()[: len(acting)] == sorted(acting, key=lambda f: rows[f]["effects"][other])
+    assert page.locator("#ask-curves svg[role=img]").count() == 2
+    assert page.locator("#ask-curves path.way").count() == 5
+    assert all(p.is_visible() for p in page.locator("#ask-curves path.way").all())
+
+
+def decoded(page, name: str) -> np.ndarray:
+    """A sound of the first clip as the single page, or the folder beside it, holds it."""
+    element = page.locator(f"script[data-file$='/page/{name}.flac']")
+    if element.count():
+        text = element.first.text_content()
+    else:
+        clip = page.locator("script[data-file$='clip.json']").first.get_attribute("data-file")
+        folder = Path(unquote(urlparse(page.url).path)).parent / unquote(clip)
+        text = re.search(r'", "([^"]+)"', (folder.parent / f"{name}.js").read_text())[1]
+    return soundfile.read(io.BytesIO(base64.b64decode(text)))[0]
 
 
 def effect_on_answer(page, clip: int, row: dict) -> float:

@@ -8,6 +8,8 @@ import { factsOf, measuredOf, sizeOf } from "../../deconv_jax/page/js/feature.mj
 import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
 import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
+import { pathOf, saidOf, scalesOf } from "../../deconv_jax/page/js/curve.mjs";
+import { addTo, answerFor, answersOf, asLoudAs, leftOf, sidesOf } from "../../deconv_jax/page/js/sets.mjs";
 import { placeAt, restOf } from "../../deconv_jax/page/js/sound.mjs";
 import { csv, fixed, hertz, percent, signed, steps } from "../../deconv_jax/page/js/text.mjs";
 
@@ -91,6 +93,62 @@ test("what is measured of one feature", () => {
   assert.deepEqual(facts([1, 50, 3]).map(([term]) => term), ["Effect", "Activity", "Share of energy", "Difference", "Effective size", "Receptive field", "The rest", "Negative values", "Centroid"]);
   assert.equal(facts(null).length, 8);
   assert.ok(facts(null).flat().every((text) => typeof text === "string" && !/undefined|NaN/.test(text)));
+});
+
+const set = (...numbers) => new Set(numbers);
+
+test("what is left: without the muted, or the lone ones only; inactive features are none", () => {
+  assert.deepEqual(leftOf(rows, set(), set()), [[0, 1, 3, 4], []]);
+  assert.deepEqual(leftOf(rows, set(1, 2), set()), [[0, 3, 4], [1]]);
+  assert.deepEqual(leftOf(rows, set(1), set(1, 4)), [[4], [0, 1, 3]]);
+});
+
+test("an answer is given for the sets that were computed, and for no other", () => {
+  const one = (name) => [name];
+  const asked = {
+    counts: [1, 2, 5], before: one("all"), muted: rows.map((r) => one(`without ${r.feature}`)), alone: rows.map((r) => one(`only ${r.feature}`)),
+    orders: [{ class: 0, features: [3, 0, 2, 4, 1], out: [1, 2, 5].map((n) => one(`first ${n} out`)), left: [1, 2, 5].map((n) => one(`first ${n} left`)) }],
+  };
+  const answers = answersOf(asked, rows);
+  const found = (muted, alone, whole = true) => answerFor(answers, leftOf(rows, set(...muted), set(...alone)), whole, alone.length > 0);
+  assert.deepEqual(found([], []), ["all"]);
+  assert.deepEqual(found([4], []), ["without 4"]);
+  assert.deepEqual(found([], [4]), ["only 4"]);
+  assert.deepEqual(found([0, 3], []), ["first 2 out"]);
+  assert.deepEqual(found([], [0, 3]), ["first 2 left"]);
+  assert.deepEqual(found([0, 1, 3], []), ["only 4"]); // the same set, otherwise said
+  assert.deepEqual(found([0, 1, 3], [], false), null); // there are features that are not shown, and these stay
+  assert.deepEqual(found([2], []), ["all"]); // it is inactive
+  assert.deepEqual(found([1, 4], []), ["first 2 left"]);
+  assert.equal(found([0, 1], []), null);
+});
+
+test("features stand on the side for which they speak, the strongest first", () => {
+  assert.deepEqual(sidesOf(rows, 0).map((some) => some.map((r) => r.feature)), [[0, 1], [4, 3]]);
+  assert.deepEqual(sidesOf(rows, 1).map((some) => some.map((r) => r.feature)), [[4, 3], [0, 1]]);
+});
+
+test("a mix adds up and is as loud as the original at most", () => {
+  const mix = addTo(addTo(new Float32Array(3), Float32Array.of(1, 2, 3), 0.5), Float32Array.of(1, 1), -1);
+  assert.deepEqual(mix, Float32Array.of(-0.5, 0, 1.5));
+  const loud = asLoudAs(Float32Array.of(3, -4, 0), Float32Array.of(1, 1, 1));
+  near(Math.max(...loud.map(Math.abs)), 1, 1e-6); // the peak binds
+  near(loud[0] / loud[1], -0.75, 1e-6);
+  near(asLoudAs(Float32Array.of(1, 1), Float32Array.of(0, 2))[0], Math.SQRT2, 1e-6); // the power binds
+  assert.deepEqual(asLoudAs(new Float32Array(2), Float32Array.of(1, 1)), new Float32Array(2));
+});
+
+test("curves: few features are far apart, and what is said is where the order says most", () => {
+  const curve = { counts: [0, 1, 2, 4, 8], effect: [2, 1, 0, -1, -1], energy: [2, 2, 1.5, 1, -1], mean: [2, 1.9, 1.5, 0, -1], low: [2, 1.5, 1, -0.5, -1], high: [2, 2, 1.75, 0.5, -1] };
+  const scales = scalesOf(curve.counts, [...curve.effect, ...curve.high]);
+  assert.deepEqual([scales.low, scales.high], [-1, 2]);
+  assert.ok(scales.x(1) - scales.x(0) > scales.x(8) - scales.x(4) - 1e-9);
+  assert.ok(scales.y(2) < scales.y(-1));
+  assert.match(pathOf(curve.counts, curve.effect, scales), /^M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){4}$/);
+  assert.equal(saidOf(curve, "rock"), "Logit of rock: +2.00 with all features. 2 taken out: 0.00 by effect, +1.50 by energy, +1.50 at random (lowest +1.00).");
+  assert.doesNotMatch(saidOf({ ...curve, energy: undefined }, "rock"), /energy/);
+  const flat = { counts: [0, 1], effect: [1, 1], mean: [1, 1], low: [1, 1], high: [1, 1] };
+  assert.doesNotMatch(pathOf(flat.counts, flat.effect, scalesOf(flat.counts, flat.effect)) + saidOf(flat, "x"), /NaN|undefined/);
 });
 
 test("a sound repeats or ends, and the rest is what is left", () => {

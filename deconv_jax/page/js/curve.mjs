@@ -44,9 +44,9 @@ export const figureOf = (curve, title, label) => {
   const text = (x, y, anchor, content) => draw("text", { x, y, "text-anchor": anchor }, content);
   const marks = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024].filter((n) => n < counts.at(-1) * 0.8).concat(counts.at(-1));
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": saidOf(curve, label) },
-    draw("path", { class: "band", d: `${band}Z` }), draw("path", { class: "line random", d: pathOf(counts, mean, scales) }),
-    ...(energy ? [draw("path", { class: "line energy", d: pathOf(counts, energy, scales) })] : []),
-    draw("path", { class: "line effect", d: pathOf(counts, effect, scales) }),
+    draw("path", { class: "band", d: `${band}Z` }), draw("path", { class: "way random", d: pathOf(counts, mean, scales) }),
+    ...(energy ? [draw("path", { class: "way energy", d: pathOf(counts, energy, scales) })] : []),
+    draw("path", { class: "way effect", d: pathOf(counts, effect, scales) }),
     ...marks.map((n) => text(x(n), HEIGHT - 8, "middle", n)),
     ...[scales.high, scales.low].map((v) => text(LEFT - 6, y(v) + 4, "end", minus(v.toFixed(1)))));
   return make("figure", { className: "curve" }, make("figcaption", {}, make("strong", { textContent: title }), ` ${saidOf(curve, label)}`), svg);
