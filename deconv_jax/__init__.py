@@ -25,6 +25,7 @@ _HOMES = {
     "save_network": "network.file",
     "deconvolve_function": "deconvolution.any_model",
     "effects": "decision.effects",
+    "attribute": "decision.attribution",
     "InputError": "errors",
     "SettingError": "errors",
 }

@@ -240,7 +240,7 @@ def _by_clips(
     batch, single = batch_of(magnitude)
     clips, size = len(batch), (batch.shape[1], batch.shape[2])
     sizes = layer_sizes(network.blocks, size)
-    _check_length(network, variables, sizes[-1], size)
+    check_length(network, variables, sizes[-1], size)
     filler = _filler(replacement, (*sizes[layer], network.blocks[layer - 1].maps))
     group = min(clips, clips_together(network.blocks, size))
     if not chunk:
@@ -256,7 +256,7 @@ def _by_clips(
     return logits[0] if single else logits
 
 
-def _check_length(network: Network, variables: Any, last: tuple[int, int], size: tuple[int, int]) -> None:
+def check_length(network: Network, variables: Any, last: tuple[int, int], size: tuple[int, int]) -> None:
     name = "dense1" if network.dense else "output"
     if network.head != "flatten" or name not in variables["params"]:
         return
@@ -284,7 +284,7 @@ def _effects(
     network: Network, variables: Any, batch: Any, layer: int, filler: jax.Array, chunk: int, features: Any
 ) -> jax.Array:
     """(clips, features rounded up to whole chunks, classes)."""
-    maps, entered, logits = _from(network, variables, batch, layer)
+    maps, entered, logits = from_layer(network, variables, batch, layer)
     change, whole, before = filler - maps, entered(maps), logits(entered(maps))
 
     def without(feature: jax.Array) -> jax.Array:
@@ -301,7 +301,7 @@ def _scaled(
     network: Network, variables: Any, batch: Any, layer: int, filler: jax.Array, chunk: int, scales: Any
 ) -> jax.Array:
     """(clips, settings rounded up to whole chunks, classes)."""
-    maps, entered, logits = _from(network, variables, batch, layer)
+    maps, entered, logits = from_layer(network, variables, batch, layer)
     scales = scales.reshape(-1, 1, 1, 1, scales.shape[-1])
     return _mapped(lambda scale: logits(entered(maps * scale + filler * (1 - scale))), scales, chunk)
 
@@ -312,7 +312,7 @@ def _mapped(function: Callable[[Any], jax.Array], given: jax.Array, chunk: int) 
     return lax.map(function, padded, batch_size=chunk).swapaxes(0, 1)
 
 
-def _from(
+def from_layer(
     network: Network, variables: Any, batch: Any, layer: int
 ) -> tuple[jax.Array, Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
     """The pooled maps of a layer, how maps enter what comes next, and the logits of what has entered.

@@ -14,6 +14,7 @@ not carry over to elu, tanh and their like: their maps are negative too, and pas
 make the image depend on its arbitrary level. Networks that use them are explained by `gradient` only.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import jax
@@ -66,6 +67,27 @@ def pass_back(signal: jax.Array, gate: jax.Array | None, name: str, slope: float
     if method != "gradient" and name != "linear":
         signal = activate(signal, "leaky_relu" if name == "leaky_relu" else "relu", slope)
     return signal if gate is None else signal * gate
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def activate_with(x: jax.Array, name: str, slope: float, method: str) -> jax.Array:
+    """`activate`, whose backward rule is the method's: what a vector-Jacobian product through it then is."""
+    return activate(x, name, slope)
+
+
+def _activate_with_backward(
+    name: str, slope: float, method: str, gate: jax.Array | None, signal: jax.Array
+) -> tuple[jax.Array]:
+    return (pass_back(signal, gate, name, slope, method),)
+
+
+activate_with.defvjp(
+    lambda x, name, slope, method: (
+        activate(x, name, slope),
+        None if method == "deconvnet" else derivative(x, name, slope),
+    ),
+    _activate_with_backward,
+)
 
 
 def check_method(method: str, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from deconv_jax.network.activations import activate, derivative
+from deconv_jax.network.activations import activate, activate_with, derivative
 from deconv_jax.network.layers import average_pool, convolve, max_pool, pads
 from deconv_jax.network.spec import NO_WINNER, Block, Dense
 
@@ -74,6 +74,7 @@ class Network(nn.Module):
         gates: bool = False,
         counted: int | None = None,
         start: int = 0,
+        back: str = "gradient",
     ) -> tuple[jax.Array | None, Trace]:
         """Classifies spectrograms and records every pooling layer.
 
@@ -92,6 +93,7 @@ class Network(nn.Module):
             the devices. None for all.
           start: go on from what the convolution of this block (1-based) gives, bias included: `magnitude` is that,
             shape (clips, freq, time, maps), all of it. One more than there are blocks: from the last pooled maps.
+          back: what gradients of all this meet at an activation: one of `deconv_jax.network.activations.METHODS`.
 
         Returns:
           logits, shape (classes,) or (clips, classes), or None without head; and the trace, one `LayerTrace`
@@ -124,7 +126,7 @@ class Network(nn.Module):
             norm = _batch_norm(train, block.epsilon, rows, f"norm{number}")
             x = norm(x) if block.norm == "before" else x
             gate = derivative(x, block.activation, block.slope) if gates else None
-            x = activate(x, block.activation, block.slope)
+            x = _activate(x, block, back)
             x = norm(x) if block.norm == "after" else x
             after = None if valid is None else block.convolved(valid, 1)
             x, switches = self._pool(block, x, after)
@@ -135,13 +137,13 @@ class Network(nn.Module):
                 switches = jnp.where(_columns(x, valid), switches, NO_WINNER)
             trace.append(LayerTrace(x, switches, gate))
             x = nn.Dropout(block.dropout, deterministic=not train)(x)
-        logits = self._logits(x, train, rows) if head else None
+        logits = self._logits(x, train, rows, back) if head else None
         if single:
             trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
             logits = None if logits is None else logits[0]
         return logits, tuple(trace)
 
-    def _logits(self, x: jax.Array, train: bool, rows: jax.Array | None) -> jax.Array:
+    def _logits(self, x: jax.Array, train: bool, rows: jax.Array | None, back: str) -> jax.Array:
         if self.head == "flatten":
             x = x.reshape(x.shape[0], -1)
         else:
@@ -156,7 +158,7 @@ class Network(nn.Module):
             )
             norm = _batch_norm(train, spec.epsilon, None if rows is None else rows[..., 0, 0], f"dense_norm{number}")
             x = norm(dense(x)) if spec.norm == "before" else dense(x)
-            x = activate(x, spec.activation, spec.slope)
+            x = _activate(x, spec, back)
             x = norm(x) if spec.norm == "after" else x
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if not self.output:
@@ -185,6 +187,11 @@ class Network(nn.Module):
         return jnp.broadcast_to(jnp.asarray(value, jnp.float32), np.broadcast_shapes(jnp.shape(value), (1, 1)))[
             None, ..., None
         ]
+
+
+def _activate(x: jax.Array, spec: Block | Dense, back: str) -> jax.Array:
+    plain = back == "gradient"
+    return activate(x, spec.activation, spec.slope) if plain else activate_with(x, spec.activation, spec.slope, back)
 
 
 NORM_MOMENTUM = 0.9
