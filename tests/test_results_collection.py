@@ -89,6 +89,11 @@ def songs(tmp_path_factory):
     return folder
 
 
+def sweep(trained, songs, out, store, settings, share=(0, 1)):
+    """On one device."""
+    return collection.sweep(collection.Work(trained, songs, store, settings), out, share, ONE)
+
+
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr(collection, "PART_CLIPS", 4)
@@ -106,7 +111,7 @@ def swept(songs, store, tmp_path_factory):
     out = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collection, "PART_CLIPS", 4)
-        found = collection.sweep(trained(), collection.find_tracks([songs]), out, store, SETTINGS, devices=ONE)
+        found = sweep(trained(), collection.find_tracks([songs]), out, store, SETTINGS)
     return out, found
 
 
@@ -245,24 +250,24 @@ def test_a_killed_run_goes_on_and_ends_the_same(songs, store, swept, small_parts
     with monkeypatch.context() as patch:
         patch.setattr(collection._Run, "_measure_part", dies)
         with pytest.raises(KeyboardInterrupt):
-            collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
+            sweep(trained(), tracks, tmp_path, store, SETTINGS)
     parts = sorted((tmp_path / "parts").iterdir())
     assert [p.name for p in parts] == ["00000.parquet", "00001.parquet"]
     parts[1].write_bytes(parts[1].read_bytes()[:-100])  # as after a crash of the machine
     monkeypatch.setattr(collection, "_write_table", lambda path, *rest: (done.append(path.stem), real(path, *rest)))
-    found = collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
+    found = sweep(trained(), tracks, tmp_path, store, SETTINGS)
     assert done == ["00001", "00002", "00003", "statistics"]
     assert found.table.read_bytes() == swept[1].table.read_bytes()
     done.clear()
-    again = collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
+    again = sweep(trained(), tracks, tmp_path, store, SETTINGS)
     assert (done, again.clips, again.skipped) == ([], 0, found.skipped)
 
 
 def test_shares_give_what_one_run_gives(songs, store, swept, small_parts, tmp_path):
     tracks = collection.find_tracks([songs])
-    first = collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, (0, 2), ONE)
+    first = sweep(trained(), tracks, tmp_path, store, SETTINGS, (0, 2))
     assert (first.table, first.missing) == (None, 2)
-    second = collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, (1, 2), ONE)
+    second = sweep(trained(), tracks, tmp_path, store, SETTINGS, (1, 2))
     assert second.table.read_bytes() == swept[1].table.read_bytes()
     assert (tmp_path / "skipped.csv").read_bytes() == (swept[0] / "skipped.csv").read_bytes()
     assert first.clips + second.clips == swept[1].clips
@@ -278,7 +283,7 @@ def test_two_sweeps_are_never_mixed(songs, store, swept, small_parts):
     ):
         given = {"trained": trained(), "songs": tracks, "settings": SETTINGS} | change
         with pytest.raises(InputError, match=re.escape(words)):
-            collection.sweep(out=out, store=store, devices=ONE, **given)
+            sweep(out=out, store=store, **given)
     assert (out / "statistics.parquet").read_bytes() == before
 
 
@@ -288,7 +293,7 @@ def test_a_sweep_by_another_version_is_told_apart_by_that_alone(songs, store, tm
     (tmp_path / "sweep.json").write_text(json.dumps(about))
     (tmp_path / "statistics.parquet").write_bytes(b"0.1's")
     with pytest.raises(InputError) as error:
-        collection.sweep(trained(), collection.find_tracks([songs]), tmp_path, store, SETTINGS, devices=ONE)
+        sweep(trained(), collection.find_tracks([songs]), tmp_path, store, SETTINGS)
     assert error.value.message == (
         f"{tmp_path}: holds a sweep that another version of this program made; its table can be read, but not "
         "gone on with: name another folder"
@@ -300,12 +305,12 @@ def test_a_second_run_in_the_same_folder_is_refused(songs, store, small_parts, t
     tracks = collection.find_tracks([songs])
     for held in (locks.LOCK, ".share-1-of-2.lock"):  # the whole, and a share of it
         with filelock.FileLock(tmp_path / held), pytest.raises(InputError, match="another process is at work there"):
-            collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
+            sweep(trained(), tracks, tmp_path, store, SETTINGS)
     with pytest.raises(ValueError, match="layer 3 does not exist"):
-        collection.sweep(trained(), tracks, tmp_path, store, collection.Settings((3,)))
+        sweep(trained(), tracks, tmp_path, store, collection.Settings((3,)))
     (tmp_path / "statistics.parquet").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"was not made by bin/sweep"):
-        collection.sweep(trained(), tracks, tmp_path, store, SETTINGS, devices=ONE)
+        sweep(trained(), tracks, tmp_path, store, SETTINGS)
     assert (tmp_path / "statistics.parquet").read_bytes() == b"mine"
 
 
@@ -323,22 +328,22 @@ def test_a_song_is_what_it_holds_and_not_its_name_and_size(store, small_parts, t
     here, there = (collection.find_tracks([tmp_path / place]) for place in ("here", "there"))
     settings = collection.Settings((1,), clips_per_song=2)
     out = tmp_path / "out"
-    first = collection.sweep(trained(), here, out, store, settings, (0, 2), ONE)
+    first = sweep(trained(), here, out, store, settings, (0, 2))
     assert (first.table, first.missing) == (None, 1)
     with open(out / "songs.csv", newline="") as handle:
         assert [row["song"] for row in csv.DictReader(handle)] == ["'=1+1.wav", "b.wav", "c.wav", "d.wav"]
-    again = collection.sweep(trained(), there, out, store, settings, (0, 2), ONE)
+    again = sweep(trained(), there, out, store, settings, (0, 2))
     assert (again.clips, again.missing) == (0, 1)
     sing(tmp_path / "there" / "b.wav", 9)
     with pytest.raises(InputError, match=r"holds another sweep: song 2, b\.wav, is another than it was"):
-        collection.sweep(trained(), there, out, store, settings, (0, 2), ONE)
-    found = collection.sweep(trained(), here, out, store, settings, (1, 2), ONE)
+        sweep(trained(), there, out, store, settings, (0, 2))
+    found = sweep(trained(), here, out, store, settings, (1, 2))
     before = found.table.read_bytes()
     for lost in (False, True):  # with the store, and without
         with pytest.raises(InputError, match=r"song 2, b\.wav, is another"):
-            collection.sweep(trained(), there, out, tmp_path / "none" if lost else store, settings, devices=ONE)
+            sweep(trained(), there, out, tmp_path / "none" if lost else store, settings)
         assert found.table.read_bytes() == before
-    assert collection.sweep(trained(), here, out, tmp_path / "none", settings, devices=ONE).clips == 0
+    assert sweep(trained(), here, out, tmp_path / "none", settings).clips == 0
 
 
 def planted(path):
@@ -381,8 +386,8 @@ def test_lists_are_compared_with_those_of_the_twin():
 
 def test_the_page_has_what_it_names_and_escapes_what_it_shows(songs, store, swept):
     out, tracks = swept[0], collection.find_tracks([songs])
-    options = strongest.Options(count=3)
-    page = strongest.make(trained(), tracks, out, store, SETTINGS, options)
+    options, work = strongest.Options(count=3), collection.Work(trained(), tracks, store, SETTINGS)
+    page = strongest.make(work, out, options)
     assert page == out / "top" / "index.html"
     text = page.read_text("utf-8")
     assert "<b>" not in text
@@ -408,12 +413,10 @@ def test_the_page_has_what_it_names_and_escapes_what_it_shows(songs, store, swep
     assert "Nothing in the collection excites 2." in text
     # Made once; another list is made anew.
     stamp = page.stat().st_mtime_ns
-    assert strongest.make(trained(), tracks, out, store, SETTINGS, options).stat().st_mtime_ns == stamp
-    assert (
-        strongest.make(trained(), tracks, out, store, SETTINGS, strongest.Options(count=2)).stat().st_mtime_ns != stamp
-    )
+    assert strongest.make(work, out, options).stat().st_mtime_ns == stamp
+    assert strongest.make(work, out, strongest.Options(count=2)).stat().st_mtime_ns != stamp
     with pytest.raises(ValueError, match="by must be one of"):
-        strongest.make(trained(), tracks, out, store, SETTINGS, strongest.Options(by="energy"))
+        strongest.make(work, out, strongest.Options(by="energy"))
 
 
 def test_the_command_in_two_processes_and_in_one(songs, swept, free_port, tmp_path):

@@ -59,7 +59,9 @@ def test_a_finished_run_ends_with_its_report(made, today):
 def test_a_sweep_is_told_apart_and_its_table_can_be_read(made):
     trained, track = workdir.load(made / "run"), Track(made / "0.wav", "0.wav", "tone")
     with pytest.raises(InputError, match="holds a sweep that another version") as error:
-        collection.sweep(trained, [track], made / "swept", made / "clips", collection.Settings((1,), 1))
+        collection.sweep(
+            collection.Work(trained, [track], made / "clips", collection.Settings((1,), 1)), made / "swept"
+        )
     assert "\n" not in str(error.value)
     table = pq.read_table(made / "swept" / "statistics.parquet")
     assert table.schema.names == collection.schema().names

@@ -47,15 +47,15 @@ def _sweep(arguments: list[str]) -> int:
     options = strongest.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)
     strongest.check(trained, settings, options)
     songs, left_out = collection.find_songs(arguments, _INDEX.value, _ROOT.value, _cache())
-    given = (trained, songs, _OUT.value, _cache() / "clips", settings)
-    swept = collection.sweep_together(*given, share=_SHARE.value, left_out=left_out)
+    work = collection.Work(trained, songs, _cache() / "clips", settings, left_out)
+    swept = collection.sweep_together(work, _OUT.value, _SHARE.value)
     if hosts.first():
         print(*swept.said(), sep="\n")
         failed = f"{len(swept.skipped)} of {swept.songs} song(s)"
         say_unused(failed, [f"{name}: {why}" for name, why in swept.skipped[:20]])
         if swept.table and _TOP.value and swept.used:
             about = f"The {_TOP.value} strongest clips of each feature, to look and listen; keep it beside its folders:"
-            print(about, strongest.make(*given, options).absolute(), sep="\n")
+            print(about, strongest.make(work, _OUT.value, options).absolute(), sep="\n")
     hosts.barrier("reported")  # a process that ends with an error ends the others
     return 1 if not swept.used or len(swept.skipped) > _FAILED.value * swept.songs else 0
 

@@ -75,9 +75,35 @@ class Settings:
     method: str = "deconvnet"
     norm_back: str = "transpose"
 
-    def store(self, trained: Trained, folder) -> Store:
-        """The store of clips that are cut as this network hears them."""
-        return Store(folder, trained.front_end.sample_rate, trained.front_end.clip_samples, self.clips_per_song)
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is measured of which songs, by which network.
+
+    Attributes:
+      trained: the network.
+      songs: in the order that the table will have. One that cannot be used is left out and listed.
+      folder: of the store of clips, such as CACHE_DIR/clips; made if it is not there.
+      settings: what to measure.
+      left_out: (name, reason) of what an index named and is no song, to be listed with those that cannot be used.
+    """
+
+    trained: Trained
+    songs: Sequence[Track]
+    folder: str | Path
+    settings: Settings
+    left_out: Sequence[tuple[str, str]] = ()
+
+    @property
+    def store(self) -> Store:
+        """The store of the clips, cut as the network hears them."""
+        front = self.trained.front_end
+        return Store(self.folder, front.sample_rate, front.clip_samples, self.settings.clips_per_song)
+
+    @property
+    def maps(self) -> list[int]:
+        """Features of each layer that is measured."""
+        return [self.trained.network.blocks[layer - 1].maps for layer in self.settings.layers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,52 +186,31 @@ def find_songs(paths: Sequence, index=None, root=None, cache_dir=None) -> tuple[
     return found, []
 
 
-def sweep(
-    trained: Trained,
-    songs: Sequence[Track],
-    out,
-    store,
-    settings: Settings,
-    share: tuple[int, int] = (0, 1),
-    devices: Sequence[jax.Device] | None = None,
-    left_out: Sequence[tuple[str, str]] = (),
-) -> Swept:
+def sweep(work: Work, out, share: tuple[int, int] = (0, 1), devices: Sequence[jax.Device] | None = None) -> Swept:
     """Measures a collection, or goes on with it.
 
     Args:
-      trained: the network.
-      songs: in the order that the table will have. One that cannot be used is left out and listed.
+      work: what is measured.
       out: folder for what is written; made if it is not there.
-      store: folder of the store of clips, such as CACHE_DIR/clips; made if it is not there.
-      settings: what to measure.
       share: (i, n): measure only every n-th part from part i on; other processes measure the others.
       devices: share clips out among these; all local devices if left out.
-      left_out: (name, reason) of what an index named and is no song, to be listed with those that cannot be used.
 
     Raises:
-      InputError: `out` or `store` cannot be written, or `out` holds another sweep or is being written by another run.
+      InputError: `out` or the store cannot be written, or `out` holds another sweep or is being written by another run.
       ValueError: layer does not exist, or the method has no rule for an activation.
     """
     out = Path(out)
-    check(trained, settings)
-    if not songs:
+    check(work.trained, work.settings)
+    if not work.songs:
         raise InputError("there are no songs to measure; name a sound file or a folder that holds some")
     with locks.writing(out, "out", [PARTS_FOLDER], share):
         try:
-            return _Run(trained, songs, out, store, settings, share, devices, list(left_out)).run()
+            return _Run(work, out, share, devices).run()
         except pa.ArrowException as error:
             raise OSError(str(error)) from error
 
 
-def sweep_together(
-    trained: Trained,
-    songs: Sequence[Track],
-    out,
-    store,
-    settings: Settings,
-    share: tuple[int, int] | None = None,
-    left_out: Sequence[tuple[str, str]] = (),
-) -> Swept:
+def sweep_together(work: Work, out, share: tuple[int, int] | None = None) -> Swept:
     """`sweep` by all processes of `hosts`, if there are several: what is left when the last of them is done.
 
     Raises:
@@ -215,11 +220,10 @@ def sweep_together(
         raise SettingError(
             f"{share[0] + 1}/{share[1]}: leave it out with several processes, which share by themselves", "share"
         )
-    given = (trained, songs, out, store, settings, share or hosts.share())
-    swept = sweep(*given, left_out=left_out)
+    swept = sweep(work, out, share or hosts.share())
     if hosts.joined():
         hosts.barrier("swept")
-        swept = sweep(*given, left_out=left_out)  # nothing is left to measure: who came last has joined the table
+        swept = sweep(work, out, hosts.share())  # nothing is left to measure: who came last has joined the table
         hosts.barrier("seen")  # what process 0 writes into the folder next keeps the others out
     return swept
 
@@ -234,9 +238,10 @@ def check(trained: Trained, settings: Settings) -> None:
 class _Run:
     """One run of `sweep`: its arguments, and what follows from them."""
 
-    def __init__(self, trained, songs, out, store, settings, share, devices, left_out):
-        self.trained, self.songs, self.out, self.store = trained, songs, out, store
-        self.settings, self.share, self.left_out = settings, share, left_out
+    def __init__(self, work: Work, out: Path, share: tuple[int, int], devices: Sequence[jax.Device] | None):
+        self.work, self.out, self.share = work, out, share
+        trained, songs, settings = work.trained, work.songs, work.settings
+        self.trained, self.songs, self.settings = trained, songs, settings
         self.devices = jax.local_devices() if devices is None else list(devices)
         per_part = max(1, PART_CLIPS // settings.clips_per_song, -(-len(songs) // PARTS))
         self.parts = [range(i, min(i + per_part, len(songs))) for i in range(0, len(songs), per_part)]
@@ -245,7 +250,6 @@ class _Run:
             trained.network, trained.front_end, settings.layers, clips, len(self.devices)
         )
         self.schema = schema()
-        self.clips = settings.store(trained, store)
 
     @functools.cached_property
     def twin(self) -> dict:
@@ -274,7 +278,7 @@ class _Run:
                 self._join()
         shutil.rmtree(self.out / PARTS_FOLDER, ignore_errors=True)
         skipped = self._skipped(self.out / TABLE)
-        return Swept(self.out / TABLE, skipped, len(self.songs) + len(self.left_out), clips, 0)
+        return Swept(self.out / TABLE, skipped, len(self.songs) + len(self.work.left_out), clips, 0)
 
     def _describe(self) -> dict:
         digest = hashlib.sha256()
@@ -371,14 +375,14 @@ class _Run:
     def _stored(self, numbers: list[int]) -> dict[int, Stored | tuple[str, str]]:
         """Stores the songs of some parts: the file of each song, or its name and why there is none."""
         songs = [song for number in numbers for song in self.parts[number]]
-        found, skipped = store_clips([self.songs[song] for song in songs], self.clips)
+        found, skipped = store_clips([self.songs[song] for song in songs], self.work.store)
         lost = iter(skipped)
         return {song: one or next(lost) for song, one in zip(songs, found, strict=True)}
 
     def _check_contents(self, mine: Sequence[int], made: list[Path]) -> None:
         """Compares what this share's songs hold now with what they held when the tables `made` were measured."""
         songs = [song for number in mine for song in self.parts[number]]
-        held = contents([self.songs[song] for song in songs], self.clips)
+        held = contents([self.songs[song] for song in songs], self.work.store)
         self.contents = {song: digest[:DIGITS] for song, digest in zip(songs, held, strict=True)}
         for path in made:
             had = {int(song): digest for song, digest in _metadata(path, "contents").items()}
@@ -445,7 +449,7 @@ class _Run:
         if not used:
             return self.schema.empty_table()
         front, layers = self.trained.front_end, self.settings.layers
-        maps = [self.trained.network.blocks[l - 1].maps for l in layers]
+        maps = self.work.maps
         per_clip = sum(maps)
         counts = [one.clips for one in used.values()]
         clips = sum(counts)
@@ -482,7 +486,7 @@ class _Run:
     def _join(self) -> None:
         """Part by part, so that memory does not grow with the collection."""
         paths = [self._part(number) for number in range(len(self.parts))]
-        skipped = self.left_out + [s for path in paths for s in self._skipped(path)]
+        skipped = [*self.work.left_out] + [s for path in paths for s in self._skipped(path)]
         write_skipped(self.out / SKIPPED, skipped)
         held = {song: digest for path in paths for song, digest in _metadata(path, "contents").items()}
         first = pq.read_table(paths[0]).schema

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from deconv_jax.data.store import StoredWaveforms, store_clips
-from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError, SettingError
@@ -27,7 +26,7 @@ from deconv_jax.page import listening
 from deconv_jax.page import strongest as page
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results import explain
-from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings
+from deconv_jax.results.collection import ACTIVATIONS, SKIPPED, TABLE, Settings, Work
 from deconv_jax.sound import auralisation, blocks
 from deconv_jax.system import files, locks
 
@@ -166,21 +165,21 @@ def check(trained: Trained, settings: Settings, options: Options) -> None:
     explain.check(trained, settings.layers, reading=reading, method=settings.method)
 
 
-def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settings, options: Options) -> Path:
+def make(work: Work, out, options: Options) -> Path:
     """Finds and auralises the strongest clips of every feature, into `top/` below `out`.
 
     Args:
-      trained, tracks, out, store, settings: as they were given to `collection.sweep`, which has made the table.
+      work, out: as they were given to `collection.sweep`, which has made the table.
       options: what to make.
 
     Returns:
       The page. One that was made with the same table and options is left as it is.
 
     Raises:
-      InputError: `out` or `store` cannot be written, or `out` holds a folder `top` that was not made here.
+      InputError: `out` or the store cannot be written, or `out` holds a folder `top` that was not made here.
       ValueError: phase reading of a network with log input.
     """
-    check(trained, settings, options)
+    check(work.trained, work.settings, options)
     out = Path(out)
     folder, table = out / FOLDER, out / TABLE
     wanted = {"sweep": (pq.read_schema(table).metadata or {})[b"sweep"].decode()} | dataclasses.asdict(options)
@@ -196,24 +195,23 @@ def make(trained: Trained, tracks: Sequence[Track], out, store, settings: Settin
                 return folder / "index.html"
         try:
             with files.replacing_folder(folder) as partial:
-                maps = [trained.network.blocks[l - 1].maps for l in settings.layers]
-                own, twin, present = strongest(table, maps, options)
-                gone = _auralise(trained, tracks, partial, store, settings, options, own, maps)
-                _write_page(trained, tracks, partial, settings, options, own, twin, present, gone)
+                found = strongest(table, work.maps, options)
+                gone = _auralise(work, partial, options, found[0])
+                _write_page(work, partial, options, *found, gone)
                 files.write_json(partial / "top.json", wanted)
         except pa.ArrowException as error:
             raise OSError(str(error)) from error
     return folder / "index.html"
 
 
-def _auralise(trained, tracks, folder: Path, store, settings: Settings, options: Options, own: Lists, maps) -> set[int]:
+def _auralise(work: Work, folder: Path, options: Options, own: Lists) -> set[int]:
     """Writes sounds and pictures, song by song; returns the songs that can no longer be read."""
     wanted: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for (row, rank), song in np.ndenumerate(own.songs):
         if song >= 0:
             wanted[int(song)][int(own.clips[row, rank])].append((row, rank))
-    songs, front = sorted(wanted), trained.front_end
-    found, skipped = store_clips([tracks[song] for song in songs], settings.store(trained, store))
+    songs, tracks = sorted(wanted), work.songs
+    found, skipped = store_clips([tracks[song] for song in songs], work.store)
     for name, reason in skipped:
         log.error("%s: %s", name, reason)
     gone = set()
@@ -223,20 +221,20 @@ def _auralise(trained, tracks, folder: Path, store, settings: Settings, options:
                 log.error("%s: is shorter than it was when it was measured", tracks[song].name)
             gone.add(song)
             continue
-        waveforms = StoredWaveforms([stored], front.clip_samples)
+        waveforms = StoredWaveforms([stored], work.store.clip_samples)
         for clip, places in sorted(wanted[song].items()):
             waveform = waveforms[clip].astype(np.float32) / 32768
-            _auralise_clip(trained, waveform, folder, f"{song:07d}-{clip:03d}", settings, options, places, maps)
+            _auralise_clip(work, waveform, folder, f"{song:07d}-{clip:03d}", options.reading, places)
     return gone
 
 
-def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options, places, maps) -> None:
+def _auralise_clip(work: Work, waveform: np.ndarray, folder: Path, name: str, reading: str, places) -> None:
     """All that is wanted of one clip: each layer is explained once, for the features in whose lists the clip stands."""
-    front = trained.front_end
+    trained, settings, front = work.trained, work.settings, work.trained.front_end
     heard = blocks.analyse(front, waveform)
     full = max(1.0, float(np.abs(waveform).max()))
     listening.Files(folder, "", False).sound(f"clips/{name}", waveform / full, front.sample_rate)
-    edges = np.cumsum([0, *maps])
+    edges = np.cumsum([0, *work.maps])
     for layer, begin, end in zip(settings.layers, edges, edges[1:], strict=False):
         here = [(row - begin, rank) for row, rank in places if begin <= row < end]
         for first in range(0, len(here), TOGETHER):
@@ -251,7 +249,7 @@ def _auralise_clip(trained, waveform, folder: Path, name: str, settings, options
                 rule=Rule(settings.method, settings.norm_back),
             )
             images = heard.in_unit(front, found)
-            sounds = blocks.auralise(front, images, heard, len(waveform), options.reading)
+            sounds = blocks.auralise(front, images, heard, len(waveform), reading)
             for (feature, rank), image, sound in zip(some, images, sounds, strict=False):
                 gained = auralisation.match_gain(sound, waveform).waveform / full
                 stem = _stem(layer, feature, rank)
@@ -263,7 +261,8 @@ def _stem(layer: int, feature: int, rank: int) -> str:
     return f"layer{layer}/f{feature:03d}-{rank + 1:02d}"
 
 
-def _write_page(trained, tracks, folder, settings, options: Options, own: Lists, twin: Lists, present, gone) -> None:
+def _write_page(work: Work, folder: Path, options: Options, own: Lists, twin: Lists, present, gone) -> None:
+    tracks, settings = work.songs, work.settings
     labels = [track.label for track in tracks]
     base = Counter(labels[song] for song in present)
     table = folder.parent / TABLE
@@ -283,8 +282,8 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
         }
 
     layers, edge = [], 0
-    for layer in settings.layers:
-        rows = slice(edge, edge := edge + trained.network.blocks[layer - 1].maps)
+    for layer, maps in zip(settings.layers, work.maps, strict=True):
+        rows = slice(edge, edge := edge + maps)
         summary = summarised(own.songs[rows], twin.songs[rows], labels, present, options.count)
         for feature, about in enumerate(summary["features"]):
             row = rows.start + feature
@@ -295,7 +294,7 @@ def _write_page(trained, tracks, folder, settings, options: Options, own: Lists,
     known = len(base) > 1
     page.write(
         folder / "index.html",
-        trained,
+        work.trained,
         layers=layers,
         songs=len(present),
         skipped=skipped,
