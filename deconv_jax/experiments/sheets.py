@@ -21,6 +21,9 @@ from deconv_jax.system import files
 
 log = logging.getLogger(__name__)
 
+CHOSEN = 4
+"""Features of a layer that are shown where none are named."""
+
 MOST_EXCERPTS = 8
 """Columns that a sheet of features has room for."""
 
@@ -32,7 +35,6 @@ def feature_sheets(
     layers: Sequence[int],
     chosen: Sequence[int] | None = None,
     offset: float = 0.0,
-    count: int = 4,
 ) -> list[str]:
     """Writes features_layerN.png for every layer, features.csv and features.json.
 
@@ -40,9 +42,8 @@ def feature_sheets(
       trained: the network.
       paths: sound files, at most `MOST_EXCERPTS`; those that cannot be used are left out.
       layers: 1-based.
-      chosen: features; if left out, `count` of the most active and most distinct of each layer.
+      chosen: features; if left out, `CHOSEN` of the most active and most distinct of each layer.
       offset: seconds to skip in every file.
-      count: features to choose.
 
     Returns:
       One line for every file that could not be used.
@@ -61,27 +62,23 @@ def feature_sheets(
     pictured = [explain.row_magnitudes(front, waveform) for waveform in waveforms]
     rows: list[dict] = []
     for layer in tqdm(layers, desc="features", unit="layer"):
-        numbers = list(chosen) if chosen else _choose(trained, inputs, layer, count).tolist()
+        numbers = list(chosen) if chosen else _choose(trained, inputs, layer).tolist()
         if not numbers:
             log.warning("layer %d: no feature is activated by these excerpts; its sheet is left out", layer)
             continue
-        after, start = [], []
-        for name, seen in zip(names, inputs, strict=True):
+        excerpts = []
+        for name, original, seen in zip(names, pictured, inputs, strict=True):
             found = deconvolve.images_and_maps(trained.network, trained.variables, seen, layer, numbers)
             images, maps = (np.asarray(array) for array in found)
             initial = np.asarray(deconvolve.deconvolve(trained.network, initial_variables, seen, layer, numbers))
-            after.append(images)
-            start.append(initial)
+            excerpts.append(paper.Excerpt(name, original, images, initial))
             measures = features.measure(images, maps, front.frequencies())
             about = {"layer": layer, "excerpt": name}
-            rows += [
-                about | _row(number, measures, index, images[index], initial[index], seen, called)
-                for index, number in enumerate(numbers)
-            ]
+            for index, number in enumerate(numbers):
+                alike = likeness.correlation_matrix(np.stack([images[index], initial[index], seen]))
+                rows.append(about | _row(number, measures, index, alike, called))
         title = f"Layer {layer}: what {len(numbers)} features responded to"
-        sheet = paper.feature_sheet(
-            names, pictured, after, start, numbers, front.frequencies(), front.clip_seconds, title, called
-        )
+        sheet = paper.feature_sheet(excerpts, numbers, front.frequencies(), front.clip_seconds, title, called)
         files.write_bytes(out / f"features_layer{layer}.png", sheet)
     if rows:
         files.write_csv(out / "features.csv", rows)
@@ -109,9 +106,8 @@ def _read(paths: Sequence[Path], front: FrontEnd, offset: float) -> tuple[list[s
     return names, np.stack(waveforms), failed
 
 
-def _row(number: int, measures: features.Measures, index: int, image, initial, seen, called: str) -> dict:
-    """One feature and excerpt, with how much of its image an untrained network shows, and the input itself."""
-    alike = likeness.correlation_matrix(np.stack([image, initial, seen]))
+def _row(number: int, measures: features.Measures, index: int, alike: np.ndarray, called: str) -> dict:
+    """One feature and excerpt, and how alike (3, 3) its image, an untrained network's and the input itself are."""
     other = called.replace(" ", "_")
     return {
         "feature": number,
@@ -124,7 +120,7 @@ def _row(number: int, measures: features.Measures, index: int, image, initial, s
     }
 
 
-def _choose(trained: Trained, inputs: np.ndarray, layer: int, count: int) -> np.ndarray:
+def _choose(trained: Trained, inputs: np.ndarray, layer: int) -> np.ndarray:
     """The most active and most distinct features over all excerpts, each excerpt counting alike."""
     shares, alike = [], []
     for seen in inputs:
@@ -132,4 +128,4 @@ def _choose(trained: Trained, inputs: np.ndarray, layer: int, count: int) -> np.
         energy = np.sum(images**2, axis=(1, 2), dtype=np.float64)
         shares.append(energy / (energy.sum() or 1.0))
         alike.append(np.nan_to_num(likeness.correlation_matrix(images)))
-    return likeness.distinct(np.mean(shares, axis=0), np.mean(alike, axis=0), count)
+    return likeness.distinct(np.mean(shares, axis=0), np.mean(alike, axis=0), CHOSEN)

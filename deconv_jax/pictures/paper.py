@@ -105,11 +105,24 @@ def kernel_sheet(found: kernels.Kernels, title: str) -> bytes:
     return png(canvas)
 
 
+@dataclasses.dataclass(frozen=True)
+class Excerpt:
+    """A column of `feature_sheet`.
+
+    Attributes:
+      name: of the excerpt.
+      original: its magnitude in the images' rows, shape (freq, time).
+      images, untrained: of the features, shape (features, freq, time).
+    """
+
+    name: str
+    original: np.ndarray
+    images: np.ndarray
+    untrained: np.ndarray
+
+
 def feature_sheet(
-    columns: Sequence[str],
-    originals: Sequence[np.ndarray],
-    images: Sequence[np.ndarray],
-    untrained: Sequence[np.ndarray],
+    excerpts: Sequence[Excerpt],
     numbers: Sequence[int],
     frequencies: np.ndarray,
     seconds: float,
@@ -119,16 +132,14 @@ def feature_sheet(
     """Features of one layer in rows, excerpts in columns, each excerpt beside those of the untrained network.
 
     Args:
-      columns: names of the excerpts.
-      originals: of every excerpt, its magnitude in the same rows, shape (freq, time).
-      images, untrained: of every excerpt, shape (features, freq, time).
+      excerpts: at least one.
       numbers: of the features.
       frequencies: Hz, shape (freq,).
       seconds: length of the excerpts.
       title: shown as it is.
       before: what the untrained network is called.
     """
-    rows, wide = 1 + len(numbers), 2 * len(columns)
+    rows, wide = 1 + len(numbers), 2 * len(excerpts)
     figure = Figure(figsize=(1.75 * wide + 1.4, 1.45 * rows + 1.0), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, wide)
@@ -152,11 +163,11 @@ def feature_sheet(
             axes.set_xlabel("time (s)", fontsize=8)
         return shown
 
-    for column, name in enumerate(columns):
+    for column, excerpt in enumerate(excerpts):
         place = grid[0, 2 * column : 2 * column + 2]
-        original = originals[column]
-        draw(place, original, float(original.max()), "" if column else "input", name, low=False)
-        for offset, what, stack in ((0, "trained", images[column]), (1, before, untrained[column])):
+        original = excerpt.original
+        draw(place, original, float(original.max()), "" if column else "input", excerpt.name, low=False)
+        for offset, what, stack in ((0, "trained", excerpt.images), (1, before, excerpt.untrained)):
             reference = float(np.abs(stack).max())
             for row, image in enumerate(stack, 1):
                 left = "" if column or offset else f"feature {numbers[row - 1]}"
