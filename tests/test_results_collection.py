@@ -145,10 +145,8 @@ def slow_moments(pooled: np.ndarray, layer: int) -> list[float]:
 @pytest.mark.parametrize(("layer", "path"), [(1, "plain"), (2, "winograd")])
 def test_numbers_are_those_of_the_slow_path(rng, layer, path):
     model, waveforms = trained(), noise(rng)
-    found, moments = statistics.measure_clips(
-        model.network, model.variables, FRONT, waveforms, layer, rule=Rule(path=path), devices=ONE
-    )
-    chance = statistics.activations(model.network, model.variables, FRONT, waveforms, [1, 2], ONE)
+    found, moments = statistics.measure_clips(model, waveforms, layer, rule=Rule(path=path), devices=ONE)
+    chance = statistics.activations(model, waveforms, [1, 2], ONE)
     seen = analyse(FRONT, waveforms)[1]
     explained = images_and_maps(model.network, model.variables, seen, layer, rule=Rule(path="plain"), devices=ONE)
     for clip, (images, maps) in enumerate(zip(*map(np.asarray, explained), strict=True)):
@@ -171,9 +169,7 @@ def test_numbers_are_those_of_the_slow_path(rng, layer, path):
 def test_devices_change_nothing(rng):
     model, waveforms = trained(), noise(rng)
     one, two = (
-        statistics.measure_clips(
-            model.network, model.variables, FRONT, waveforms, 1, rule=Rule(path="plain"), devices=jax.devices()[:count]
-        )
+        statistics.measure_clips(model, waveforms, 1, rule=Rule(path="plain"), devices=jax.devices()[:count])
         for count in (1, 2)  # five clips: one of the devices has one that is silence, and is dropped
     )
     for field in dataclasses.fields(features.Measures):
@@ -191,7 +187,7 @@ def test_loud_and_faint_images_keep_their_energy(rng):
     def measured(factor):
         first = {"kernel": factor * kernel, "bias": jnp.zeros(4)}
         variables = {**model.variables, "params": {**model.variables["params"], "conv1": first}}
-        return statistics.measure_clips(model.network, variables, FRONT, waveforms, 1, **how)[0]
+        return statistics.measure_clips(dataclasses.replace(model, variables=variables), waveforms, 1, **how)[0]
 
     base = measured(1)
     for factor in (1e-13, 1e13):  # squares of these leave float32

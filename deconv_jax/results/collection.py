@@ -36,14 +36,12 @@ from tqdm import tqdm
 from deconv_jax.data import tracks
 from deconv_jax.data.store import Store, Stored, StoredWaveforms, contents, store_clips, write_skipped
 from deconv_jax.data.tracks import Track
-from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import features, randomised
 from deconv_jax.music import builtin
-from deconv_jax.network.activations import check_method
 from deconv_jax.network.trained import Trained
-from deconv_jax.results import statistics
+from deconv_jax.results import explain, statistics
 from deconv_jax.sound import audio
 from deconv_jax.system import files, hosts, locks, runtime
 
@@ -230,9 +228,7 @@ def sweep_together(work: Work, out, share: tuple[int, int] | None = None) -> Swe
 
 def check(trained: Trained, settings: Settings) -> None:
     """Compares the settings with the network; raises ValueError as `sweep` does."""
-    for layer in settings.layers:
-        deconvolve.check_features(trained.network.blocks, layer, None)
-    check_method(settings.method, (b.activation for b in trained.network.blocks[: max(settings.layers)]))
+    explain.check(trained, settings.layers, reading="mask", method=settings.method)
 
 
 class _Run:
@@ -252,10 +248,11 @@ class _Run:
         self.schema = schema()
 
     @functools.cached_property
-    def twin(self) -> dict:
-        front = self.trained.front_end
+    def twin(self) -> Trained:
+        net, front = self.trained.network, self.trained.front_end
         size = (front.bins, front.clip_frames)
-        return randomised.twin(self.trained.network, self.trained.variables, size, randomised.SEEDS[0])
+        variables = randomised.twin(net, self.trained.variables, size, randomised.SEEDS[0])
+        return dataclasses.replace(self.trained, variables=variables)
 
     def run(self) -> Swept:
         wanted = self._describe()
@@ -422,21 +419,16 @@ class _Run:
 
     def _measure_batch(self, waveforms: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
         """Layer → columns of shape (clips, features)."""
-        net, front, settings = self.trained.network, self.trained.front_end, self.settings
+        settings = self.settings
         clips = len(waveforms)
         # Whole batches only: one shape to compile, and a clip's numbers do not depend on where a run was cut.
         waveforms = np.pad(waveforms, ((0, self.batch - clips), (0, 0)))
-        chance = statistics.activations(net, self.twin, front, waveforms, settings.layers, self.devices)
+        chance = statistics.activations(self.twin, waveforms, settings.layers, self.devices)
         found = {}
         for layer in settings.layers:
+            rule = Rule(settings.method, settings.norm_back)
             measures, moments = statistics.measure_clips(
-                net,
-                self.trained.variables,
-                front,
-                waveforms,
-                layer,
-                rule=Rule(settings.method, settings.norm_back),
-                devices=self.devices,
+                self.trained, waveforms, layer, rule=rule, devices=self.devices
             )
             columns = features.columns(measures) | {"inactive": measures.inactive}
             columns |= {f"moment_{i + 1}_s": moments[..., i] for i in range(statistics.MOMENTS)}

@@ -21,6 +21,7 @@ from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
 from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block, resolved
+from deconv_jax.network.trained import Trained
 from deconv_jax.sound.front_end import FrontEnd, analyse, undo_level
 from deconv_jax.system.devices import row_of
 
@@ -29,9 +30,7 @@ MOMENTS = 3
 
 
 def measure_clips(
-    network: Network,
-    variables,
-    front: FrontEnd,
+    trained: Trained,
     waveforms: np.ndarray,
     layer: int,
     *,
@@ -41,8 +40,7 @@ def measure_clips(
     """Measures every feature of a layer in every clip of a batch.
 
     Args:
-      network, variables: as in `network.apply`.
-      front: how its input is made.
+      trained: the network.
       waveforms: float, shape (clips, samples); `batch_size` says how many bound the memory.
       layer: 1-based layer.
       rule: as in `deconv_jax.deconvolution.deconvolve`.
@@ -57,7 +55,8 @@ def measure_clips(
     Raises:
       ValueError: as in `deconv_jax.deconvolution.deconvolve`.
     """
-    used = deconvolve.used_variables(variables, layer)
+    network, front = trained.network, trained.front_end
+    used = deconvolve.used_variables(trained.variables, layer)
     deconvolve.check_features(network.blocks, layer, None)
     rule = rule.on(network.blocks[:layer])
     if rule.path == "winograd":  # compiled by itself, with options and threads of its own
@@ -73,25 +72,20 @@ def measure_clips(
 
 
 def activations(
-    network: Network,
-    variables,
-    front: FrontEnd,
-    waveforms: np.ndarray,
-    layers: Sequence[int],
-    devices: Sequence[jax.Device] | None = None,
+    trained: Trained, waveforms: np.ndarray, layers: Sequence[int], devices: Sequence[jax.Device] | None = None
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Maximum and mean of the pooled map of every feature, by the forward pass alone.
 
     Args:
-      network, variables, front, waveforms, devices: as in `measure_clips`.
+      trained, waveforms, devices: as in `measure_clips`.
       layers: 1-based layers.
 
     Returns:
       Layer → (maximum, mean), each of shape (clips, features).
     """
-    shared = row_of(devices)
-    used = jax.device_put(deconvolve.used_variables(variables, max(layers)), shared.whole())
-    found = _activations(network, front, used, shared.place(_given(front, waveforms)), tuple(layers), shared)
+    shared, front = row_of(devices), trained.front_end
+    used = jax.device_put(deconvolve.used_variables(trained.variables, max(layers)), shared.whole())
+    found = _activations(trained.network, front, used, shared.place(_given(front, waveforms)), tuple(layers), shared)
     clips = len(waveforms)
     return {l: (np.asarray(top)[:clips], np.asarray(mean)[:clips]) for l, (top, mean) in found.items()}
 
