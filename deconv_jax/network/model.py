@@ -42,8 +42,7 @@ class Network(nn.Module):
     Parameters are `conv1` … `convN`, `dense1` …, `output`, each with `kernel` and (if used) `bias`; batch norms are
     `norm1` … and `dense_norm1` …, with `scale` and `bias` among the parameters and `mean` and `var` in the collection
     `batch_stats`. The optional collection `input` holds `mean` and `scale`, both broadcast against (freq, time): the
-    network sees (magnitude - mean) / scale, or (log(1 + 10⁴ · magnitude) - mean) / scale with `log` set; the magnitude
-    is that of a Hann window whose peaks reach n_fft / 4 at full scale, so nothing is assumed about its unit.
+    network sees (magnitude - mean) / scale, so nothing is assumed about the magnitude's unit.
 
     Attributes:
       blocks: the convolutional stages.
