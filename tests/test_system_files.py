@@ -81,15 +81,15 @@ def test_every_temporary_name_is_swept_and_nothing_else(tmp_path):
     (tmp_path / "kept").mkdir()
     left[2].symlink_to(tmp_path / "kept")
     (tmp_path / ".hidden.partial").touch()
-    files.sweep(tmp_path, older=60)
+    files.remove_leftovers(tmp_path, older=60)
     assert all(path.exists() for path in left)
     for path in left[:2]:
         os.utime(path, (time.time() - 61,) * 2)
-    files.sweep(tmp_path, older=60)
+    files.remove_leftovers(tmp_path, older=60)
     assert [path.exists() for path in left] == [False, False, True]
-    files.sweep(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden.partial", "kept"]
-    files.sweep(tmp_path / "none")
+    files.remove_leftovers(tmp_path / "none")
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):

@@ -124,7 +124,7 @@ def store_clips(
     new: list[int] = []
     try:
         (folder / ".partial").mkdir(parents=True, exist_ok=True)
-        files.sweep(folder / ".partial", files.STALE)
+        files.remove_leftovers(folder / ".partial", files.STALE)
         known = _remembered(folder / "journal.jsonl")
         for number in mine:
             path = os.path.abspath(tracks[number].path)

@@ -4,7 +4,7 @@ Does what `deconvolution.backproject` does, which is the plain path and says wha
 about speed.  Covered: 3x3 SAME stride-1 convolutions, 2x2 stride-2 floor pooling, one input channel (the
 spectrogram), any number of layers, maps, clips and sizes.
 
-Three different steps make up a sweep:
+Three different steps make up the way back:
 
 * First step (layer L).  One live map, so the transposed convolution is nine
   shifted multiplications (`_first_step`).

@@ -55,7 +55,7 @@ def figure4(trained: Trained, out: Path) -> str:
     kept = [_cosine(a, b) for a, b in zip(found.weights, initial.weights, strict=True)]
     known = before(trained) == "before training"
     if known:
-        sentence += f" Correlation of a kernel with what it was before training: {np.nanmean(kept):.3f} on average."
+        sentence += f" Cosine of a kernel and what it was before training: {np.nanmean(kept):.3f} on average."
     rows = []
     for index, label in enumerate(found.labels):
         row = {"feature": index, "label": label, "strength": found.shares[index].max()}
@@ -64,7 +64,7 @@ def figure4(trained: Trained, out: Path) -> str:
         row |= {f"along_frequency_{i}": value for i, value in enumerate(found.along_frequency[index])}
         if known:
             row |= {"label_before_training": initial.labels[index]}
-            row |= {"correlation_with_before_training": kept[index]}
+            row |= {"cosine_with_before_training": kept[index]}
         rows.append(row)
     files.write_bytes(out / "figure4.png", paper.kernel_sheet(found, sentence))
     files.write_csv(out / "figure4.csv", rows)

@@ -23,7 +23,7 @@ from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
 from deconv_jax.system import locks, workers
-from deconv_jax.system.files import STALE, sweep, write_bytes
+from deconv_jax.system.files import STALE, remove_leftovers, write_bytes
 from deconv_jax.system.runtime import cores
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
     try:
         for folder in sorted({path.parent for path in missing}):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder, STALE)  # other processes may be writing there
+            remove_leftovers(folder, STALE)  # other processes may be writing there
         _write_all(missing, progress)
     except OSError as error:
         raise locks.unwritable(cache_dir, error, "cache_dir") from None

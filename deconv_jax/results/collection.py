@@ -258,7 +258,7 @@ class _Run:
         wanted = self._describe()
         self.key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         with locks.turn(self.out / ".join.lock"):  # shares begin at the same moment
-            self._claim(wanted)
+            self._bind(wanted)
         mine = range(self.share[0], len(self.parts), self.share[1])
         joined = self._is_whole(self.out / TABLE)
         missing = [] if joined else [i for i in mine if not self._is_whole(self._part(i))]
@@ -299,7 +299,7 @@ class _Run:
                 size = -1
             yield [track.name, track.label, track.group, size]
 
-    def _claim(self, wanted: dict) -> None:
+    def _bind(self, wanted: dict) -> None:
         """Writes `sweep.json`, or compares with the one that is there."""
         path = self.out / SETTINGS
         found = None

@@ -1,7 +1,7 @@
 """Files that are whole or not there, names that can be printed and used everywhere, and tables that run no formulas.
 
 Whatever is made gets a temporary name beside its place and is then renamed. What a killed process left under such a
-name, and nothing else, `sweep` removes.
+name, and nothing else, `remove_leftovers` removes.
 """
 
 import contextlib
@@ -71,11 +71,11 @@ def _folded(name: str) -> str:
 
 
 def temporary(folder) -> Path:
-    """A hidden name in a folder that nobody has and `sweep` knows."""
+    """A hidden name in a folder that nobody has and `remove_leftovers` knows."""
     return Path(folder) / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
 
 
-def sweep(folder, older: float = 0.0) -> None:
+def remove_leftovers(folder, older: float = 0.0) -> None:
     """Removes what killed processes left under temporary names in a folder, its sub-folders not.
 
     Args:

@@ -57,7 +57,7 @@ def writing(
                     held.enter_context(_lock(folder / f".share-{share[0] + 1}-of-{share[1]}.lock", about, wait))
                 else:
                     for place in (folder, *(folder / name for name in inside)):
-                        files.sweep(place)
+                        files.remove_leftovers(place)
                     held.push(door.pop_all())
             yield folder
     except OSError as error:

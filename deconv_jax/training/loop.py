@@ -21,7 +21,7 @@ from deconv_jax.system.devices import Devices, all_devices, feed
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
 from deconv_jax.training.checkpoints import Keeper, diverged, no_totals
-from deconv_jax.training.prepare import Music, check_claim, prepare, settings
+from deconv_jax.training.prepare import Music, check_same_run, prepare, settings
 from deconv_jax.training.recipe import Batches, Recipe
 from deconv_jax.training.step import initial_state, make_train_step, predict
 from deconv_jax.training.teachers import load_teachers
@@ -60,7 +60,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
     front_end = wd.front_end(config)
     first = hosts.first()
     if first:
-        check_claim(workdir, config)
+        check_same_run(workdir, config)
     done = first and (workdir / "report.json").is_file()
     if hosts.from_first(np.int32(done)):
         return _finished(workdir, front_end) if first else {}

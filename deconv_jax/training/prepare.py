@@ -155,7 +155,7 @@ def _before() -> dict[str, dict[str, Any]]:
     return fields | {"network": networks, "data": _ADDED}
 
 
-def check_claim(workdir: Path, config: dict) -> None:
+def check_same_run(workdir: Path, config: dict) -> None:
     """Checks that the run that is here already, if there is one, is this one."""
     path = workdir / "config.json"
     if not path.is_file():
