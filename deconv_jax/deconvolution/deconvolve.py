@@ -110,14 +110,13 @@ def images_and_maps(
     pieces = [(first, n) for first in range(0, clips, group) for n in range(len(windows.starts))]
     devices = devices[: len(pieces)]
     placed = [used if traced else jax.device_put(used, device) for device in devices]
-    chunk = min(chunk_of(blocks, (bins, windows.length)), len(chosen))
 
     def run(piece: tuple[int, int], turn: int) -> tuple[jax.Array, jax.Array]:
         first, start = piece[0], windows.starts[piece[1]]
         window = batch[first : first + group, :, start : start + windows.length]
         window = window if traced else jax.device_put(window, devices[turn])
         valid = min(windows.length, frames - start)
-        return _explain_window(part, placed[turn], window, valid, chosen, chunk, rule)
+        return _explain_window(part, placed[turn], window, valid, chosen, rule)
 
     if len(pieces) == 1:
         return _trim(run(pieces[0], 0), (frames, sizes[-1][1]), single)
@@ -147,9 +146,8 @@ def explain_batch(
     size = (batch.shape[1], batch.shape[2])
     blocks = resolved(network.blocks[:layer], size)
     part, chosen = network.clone(blocks=blocks), np.arange(blocks[-1].maps, dtype=np.int32)
-    chunk = min(chunk_of(blocks, size), len(chosen))
     used = used_variables(variables, layer)
-    return _explain_window(part, used, batch, size[1], chosen, chunk, dataclasses.replace(rule, path="plain"))
+    return _explain_window(part, used, batch, size[1], chosen, dataclasses.replace(rule, path="plain"))
 
 
 def batch_of(magnitude: Any) -> tuple[Any, bool]:
@@ -201,7 +199,7 @@ def check_memory(size: int, what: str) -> None:
 
 
 def _explain_window(
-    part: Network, variables: Any, window: jax.Array, valid: Any, chosen: np.ndarray, chunk: int, rule: Rule
+    part: Network, variables: Any, window: jax.Array, valid: Any, chosen: np.ndarray, rule: Rule
 ) -> tuple[jax.Array, jax.Array]:
     """(clips, freq, time) on one device → images (clips, n, freq, time), maps (clips, n, layer freq, layer time)."""
     layer, size = len(part.blocks), (window.shape[1], window.shape[2])
@@ -212,6 +210,7 @@ def _explain_window(
         switches, kernels = tuple(t.switches for t in trace), kernels_of(variables, layer)
         images = winograd.walk_back(trace[-1].pooled, switches, kernels, chosen, size)
     else:
+        chunk = min(chunk_of(part.blocks, size), len(chosen))
         padded = np.pad(chosen, (0, -len(chosen) % chunk), mode="edge")
         images = backproject(part, variables, trace, layer, padded, size, chunk=chunk, rule=rule)[:, : len(chosen)]
     return (images if scale is None else images * scale), maps
@@ -243,9 +242,9 @@ def _trace_window(
 
 def used_variables(variables: Any, layer: int) -> dict[str, Any]:
     """The part of a network's variables that its first `layer` blocks, and so the images of that layer, depend on."""
-    used = {"params": {name: variables["params"][name] for name in [f"conv{l}" for l in range(1, layer + 1)]}}
-    norms = [f"norm{l}" for l in range(1, layer + 1) if f"norm{l}" in variables["params"]]
-    used["params"] |= {name: variables["params"][name] for name in norms}
+    names = [f"{kind}{l}" for kind in ("conv", "norm") for l in range(1, layer + 1)]
+    used = {"params": {name: variables["params"][name] for name in names if name in variables["params"]}}
+    norms = [name for name in used["params"] if name.startswith("norm")]
     if norms:
         used["batch_stats"] = {name: variables["batch_stats"][name] for name in norms}
     return used | ({"input": variables["input"]} if "input" in variables else {})

@@ -139,11 +139,7 @@ def _spread(signal: jax.Array, kernel: jax.Array, block: Block, size: Sequence[i
 
 
 def kernels_of(variables: Any, layer: int) -> tuple[jax.Array, ...]:
-    return tuple(jnp.asarray(variables["params"][name]["kernel"]) for name in _convolutions(layer))
-
-
-def _convolutions(layer: int) -> list[str]:
-    return [f"conv{l}" for l in range(1, layer + 1)]
+    return tuple(jnp.asarray(variables["params"][f"conv{l}"]["kernel"]) for l in range(1, layer + 1))
 
 
 def chunk_of(blocks: Sequence[Block], size: tuple[int, int]) -> int:

@@ -11,6 +11,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -69,17 +70,27 @@ class Lists:
     clips: np.ndarray
 
 
-def strongest(table: Path, maps: Sequence[int], options: Options) -> tuple[Lists, Lists, np.ndarray]:
+class Found(NamedTuple):
+    """What a table says.
+
+    Attributes:
+      own: the lists of all layers' features one after the other.
+      twin: those of the untrained twin.
+      present: numbers of the songs that are in the table, shape (songs,).
+    """
+
+    own: Lists
+    twin: Lists
+    present: np.ndarray
+
+
+def strongest(table: Path, maps: Sequence[int], options: Options) -> Found:
     """Reads the table once, one row group at a time.
 
     Args:
       table: `statistics.parquet`.
       maps: features of each layer in it, in its order.
       options: count, by and per_song.
-
-    Returns:
-      The lists of all layers' features one after the other, those of the untrained twin, and the numbers of the songs
-      that are in the table, shape (songs,).
     """
     own, twin = _Best(sum(maps), options.count), _Best(sum(maps), options.count)
     present = []
@@ -91,7 +102,7 @@ def strongest(table: Path, maps: Sequence[int], options: Options) -> tuple[Lists
             for best, strength in ((own, values), (twin, chance)):
                 best.add(strength, songs[:, 0], clips[:, 0], options.per_song)
             present.append(np.unique(songs[:, 0]))
-    return own.lists(), twin.lists(), np.concatenate([*present, np.zeros(0, int)])
+    return Found(own.lists(), twin.lists(), np.concatenate([*present, np.zeros(0, int)]))
 
 
 class _Best:
@@ -196,8 +207,8 @@ def make(work: Work, out, options: Options) -> Path:
         try:
             with files.replacing_folder(folder) as partial:
                 found = strongest(table, work.maps, options)
-                gone = _auralise(work, partial, options, found[0])
-                _write_page(work, partial, options, *found, gone)
+                gone = _auralise(work, partial, options, found.own)
+                _write_page(work, partial, options, found, gone)
                 files.write_json(partial / "top.json", wanted)
         except pa.ArrowException as error:
             raise OSError(str(error)) from error
@@ -261,8 +272,8 @@ def _stem(layer: int, feature: int, rank: int) -> str:
     return f"layer{layer}/f{feature:03d}-{rank + 1:02d}"
 
 
-def _write_page(work: Work, folder: Path, options: Options, own: Lists, twin: Lists, present, gone) -> None:
-    tracks, settings = work.songs, work.settings
+def _write_page(work: Work, folder: Path, options: Options, found: Found, gone: set[int]) -> None:
+    (own, twin, present), tracks, settings = found, work.songs, work.settings
     labels = [track.label for track in tracks]
     base = Counter(labels[song] for song in present)
     table = folder.parent / TABLE
