@@ -25,8 +25,6 @@ from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
 from deconv_jax.system import files
 
-MODES = ("single", "folder", "none")
-
 _MARK = '<meta name="generator" content="deconv_jax auralise">'
 _KINDS = {".png": "image/png", ".flac": "audio/flac", ".json": "application/json"}
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 import librosa
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -32,10 +31,7 @@ def by_song(probabilities: np.ndarray, clips: Clips) -> tuple[np.ndarray, np.nda
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy, balanced accuracy, macro-F1 and confusion counts (true, predicted).
-
-    Balanced accuracy is the mean recall of the classes that occur; macro-F1 the mean F1 of the classes that occur or
-    are predicted, as scikit-learn's.
+    """The three `MEASURES`, and confusion counts (true, predicted).
 
     Args:
       probabilities: shape (n, classes); labels: shape (n,).
@@ -43,19 +39,15 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict:
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((probabilities.shape[1],) * 2, int)
     np.add.at(confusion, (labels, predicted), 1)
-    occurring = confusion.sum(axis=1) > 0
-    recall = confusion.diagonal()[occurring] / confusion.sum(axis=1)[occurring]
-    return {
-        "n": len(labels),
-        "accuracy": float(np.mean(predicted == labels)),
-        "balanced_accuracy": float(recall.mean()),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        "confusion": confusion.tolist(),
-    }
+    found = {name: float(value) for name, value in measures(confusion).items()}
+    return {"n": len(labels)} | found | {"confusion": confusion.tolist()}
 
 
 def measures(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """The three `MEASURES` of many confusion matrices at once; they are `scores`'.
+    """The three `MEASURES` of confusion matrices.
+
+    Balanced accuracy is the mean recall of the classes that occur; macro-F1 the mean F1 of the classes that occur or
+    are predicted, as scikit-learn's.
 
     Args:
       confusion: counts (true, predicted), shape (…, classes, classes), each with one count at least.
