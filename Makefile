@@ -5,7 +5,7 @@ SONG ?=
 JOBS ?= 2
 TESTS ?=
 OUT ?= auralised
-WORKDIR ?= runs/genre3
+NETWORK ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -13,10 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .PHONY: demo test lint pytest install clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/deconv-train --config=configs/genre3.py --workdir=$(WORKDIR)
-	@$(BIN)/deconv-auralise --layer=5 --workdir=$(WORKDIR) --out=$(OUT) $(if $(SONG),--excerpts "$(SONG)")
+	@$(BIN)/deconv-auralise --layer=5 --out=$(OUT) $(if $(NETWORK),--network=$(NETWORK)) $(if $(SONG),"$(SONG)")
 	@echo
-	@echo "How well the network does: $(abspath $(WORKDIR))/report.png"
 	@echo "Listen to the features and look at them, in a browser: $(abspath $(OUT))/index.html"
 
 test: lint pytest

@@ -18,6 +18,7 @@ from test_sound_audio import broken_files, tone
 
 from deconv_jax.cli import values
 from deconv_jax.deconvolution.deconvolve import deconvolve
+from deconv_jax.importers import named
 from deconv_jax.sound import audio
 from deconv_jax.sound.auralisation import rms
 from deconv_jax.sound.spectrogram import stft
@@ -59,9 +60,7 @@ def songs(tmp_path_factory):
 
 
 def test_the_readmes_example_explains_the_whole_clip(run, tmp_path, monkeypatch):
-    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "genre3").symlink_to(run)
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0].replace('"real3"', repr(str(run)))
     soundfile.write(tmp_path / "song.mp3", tone(5.0, RATE, 220), RATE, format="MP3")
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -223,8 +222,8 @@ def test_an_existing_folder_is_replaced_only_if_auralise_made_it(run, songs, tmp
         (["--offset=nan"], 2, ["--offset=nan", "0 to 1e+06"]),
         (["--reading=loud"], 2, ["reading", "phase|mask"]),
         (["--layr=1"], 2, ["layr", "layer"]),
-        (["--layer=1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train", "as workdir"]),
-        (["--layer=1", "--checkpoint=/nowhere/3"], 1, ["/nowhere"]),
+        (["--layer=1", "--workdir=/nowhere"], 1, ["--workdir=/nowhere", "bin/train", "network's name"]),
+        (["--layer=1", "--checkpoint=/nowhere/3"], 1, ["--checkpoint=/nowhere/3: holds no training run"]),
         (["--layer=1", "--out=/proc/none"], 1, ["--out=/proc/none"]),
         (["--layer=1", "EMPTY"], 1, ["no sound files"]),
     ],
@@ -274,6 +273,18 @@ def test_every_command_that_writes_finds_a_folder_taken(run, tmp_path):
             ("auralise", f"--workdir={run}", "--layer=1", "none.wav"),
         ):
             fails(command(name, out, *flags, cwd=tmp_path), 1, f"{out}: process {os.getpid()} on ", "is at work there")
+
+
+def test_where_no_network_is_named_one_of_the_package_explains_and_says_what_it_is(songs, tmp_path):
+    flags = ["--layer=1", "--features=0", "--duration=1", "--page=none", f"--out={tmp_path}"]
+    process = command("auralise", *flags, songs / "chord.wav", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    manifest = json.loads((tmp_path / "chord" / "manifest.json").read_text())
+    assert set(manifest["prediction"]) == {"electronic", "orchestral", "rock"}
+    assert f"The network is real3: {named.card('real3')['what']}." in process.stderr
+    assert command("experiments", "--experiment=table1", f"--out={tmp_path}/table").returncode == 0
+    made_with = json.loads((tmp_path / "table" / "table1.json").read_text())["checkpoint"]
+    assert Path(made_with).name == "genre3"  # no sounds of anybody's: the network of the built-in music
 
 
 def test_layers_and_features_count_once():

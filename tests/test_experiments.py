@@ -319,7 +319,7 @@ def test_correlations_of_another_view_are_not_taken_for_these(run, recordings, t
         (["--spectrogram=mel"], 2, ["spectrogram", "linear|decibel|mask"]),
         (["--random_networks=-1"], 2, ["random_networks"]),
         (["--experiment=table1", "--workdir=/nowhere"], 1, ["/nowhere", "bin/train"]),
-        (["--experiment=invariance", "--null_workdir=/nowhere"], 1, ["/nowhere", "bin/train"]),
+        (["--experiment=invariance", "--null_workdir=/nowhere"], 1, ["--null_workdir=/nowhere: ", "bin/train"]),
         (["--experiment=invariance", "--signals=/nowhere"], 1, ["/nowhere/signals.csv"]),
         (["--experiment=table1", "--out=/proc/none"], 1, ["--out=/proc/none"]),
     ],

@@ -1,9 +1,10 @@
 """Makes the features of a trained network audible and visible, and writes a page to listen to them.
 
-bin/auralise                                    layer 5 of built-in excerpts, into auralised/
-bin/auralise --layer=5 song.mp3 folder/         of any sound files, and of all below a folder
+bin/auralise                                    layer 5 of built-in excerpts, as genre3 hears them, into auralised/
+bin/auralise song.mp3 folder/                   of any sound files, and of all below a folder, as real3 does
+bin/auralise --workdir=runs/mine song.mp3       a network that you trained (bin/train)
 bin/auralise --layer=all --features=top:12 --offset=30 song.mp3
-bin/auralise --network=DIR --reading=mask song.mp3      a network of your own (bin/import_network)
+bin/auralise --network=DIR --reading=mask song.mp3      a network of your own (bin/import_network); list names some
 
 Open OUT/index.html in a browser: it needs no server and no network.
 """
@@ -39,7 +40,7 @@ _cache = sounds.define_cache()
 def _auralise(arguments: list[str]) -> int:
     from deconv_jax.results import clip_folder
 
-    trained = _load()
+    trained = _load(arguments)
     options = clip_folder.Options(
         layers=_layers(trained),
         chosen=_FEATURES.value,

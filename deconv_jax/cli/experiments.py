@@ -1,12 +1,13 @@
 """Makes the paper's table and figures from a trained network, beside their controls: PNG, CSV and JSON.
 
-bin/experiments                                       everything, of the network of `make demo`, into experiments/
+bin/experiments                                       everything, of the packaged genre3, into experiments/
 bin/experiments --experiment=features song.mp3        sheets of features for sound files of yours (Figures 3, 5 to 8)
-bin/experiments --experiment=invariance --random_networks=5 --null_workdir=runs/shuffled     Figure 10
+bin/experiments --experiment=invariance --network=real3 --null_workdir=shuffled3 --random_networks=5     Figure 10
 bin/experiments --experiment=invariance --signals=DIR     Figure 10 of your recordings; DIR/signals.csv names them
 bin/experiments --network=DIR                         of a network of your own (bin/import_network)
 
-A network for --null_workdir: bin/train --config.data.shuffle_labels=True --workdir=runs/shuffled
+--null_workdir takes a network's name or folder as well; the null of your own training, with its flags besides:
+bin/train --config.data.shuffle_labels=True --workdir=runs/shuffled
 """
 
 import sys
@@ -44,8 +45,8 @@ def _experiments(arguments: list[str]) -> int:
 
     if arguments and _KIND.value not in ("all", "features"):
         raise flags.Error(f"{arguments[0]!r}: --experiment={_KIND.value} takes no sound files")
-    trained = _load()
-    null = workdir.load(_NULL_WORKDIR.value) if _NULL_WORKDIR.value else None
+    trained = _load(arguments)
+    null = workdir.load(_NULL_WORKDIR.value, called="null_workdir") if _NULL_WORKDIR.value else None
     settings = figure10.Invariance(_layers(trained), _SPECTROGRAM.value, _SECONDS.value, _RANDOM_NETWORKS.value)
     wanted = run.Wanted(_KIND.value, settings, _FEATURES.value, _SIGNALS.value)
     run.check(trained, wanted)

@@ -4,6 +4,7 @@ A function here defines flags of the command that calls it. What is heavy is imp
 --help comes at once.
 """
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
 
 flags.disclaim_key_flags()
 
+log = logging.getLogger(__name__)
 
-def define_network() -> "Callable[[], Trained]":
-    """Defines --workdir, --network and --checkpoint; gives what loads the network that they name."""
-    workdir = flags.DEFINE_string("workdir", None, "Folder of the training run (default: that of bin/train).")
-    network = flags.DEFINE_string("network", None, "A network's name or folder, in place of a run; list names them.")
+FOR_SONGS, FOR_EXCERPTS = "real3", "genre3"
+"""Packaged networks that explain if none is named: one has learnt from real music, one tells the built-in genres."""
+
+
+def define_network() -> "Callable[[object], Trained]":
+    """Defines --workdir, --network and --checkpoint; gives: sounds that are named → the network that these name."""
+    about = f"A network's name or folder (default: {FOR_SONGS}; {FOR_EXCERPTS} for built-in music); list names them."
+    network = flags.DEFINE_string("network", None, about)
+    workdir = flags.DEFINE_string("workdir", None, "Folder of a run of bin/train, in its place.")
     checkpoint = flags.DEFINE_string("checkpoint", None, "One checkpoint, such as WORKDIR/checkpoints/last/1230.")
 
-    def load() -> "Trained":
+    def load(sounds: object) -> "Trained":
         from deconv_jax.importers import named as names
         from deconv_jax.system import runtime
         from deconv_jax.training import workdir as runs
@@ -33,8 +40,12 @@ def define_network() -> "Callable[[], Trained]":
             print(names.listing())
             sys.exit()
         runtime.keep_compiled()
-        named = workdir.value or (None if checkpoint.value or network.value else runs.default_workdir())
-        return runs.load(named, checkpoint.value, network.value)
+        given = workdir.value or checkpoint.value
+        packaged = None if given else FOR_SONGS if sounds else FOR_EXCERPTS
+        trained = runs.load(workdir.value, checkpoint.value, network.value or packaged)
+        if card := trained.about.get("card"):
+            log.info("The network is %s: %s.", card["name"], card["what"])
+        return trained
 
     return load
 

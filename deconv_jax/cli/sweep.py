@@ -41,7 +41,7 @@ def _sweep(arguments: list[str]) -> int:
     from deconv_jax.results import collection, strongest
     from deconv_jax.system import hosts
 
-    trained = _load()
+    trained = _load(arguments or _INDEX.value)
     settings = collection.Settings(tuple(_layers(trained)), _CLIPS.value, **_way_back())
     reading = _READING.value or ("phase" if trained.front_end.linear else "mask")
     options = strongest.Options(_TOP.value, f"activation_{_BY.value}", _PER_SONG.value, reading)

@@ -91,7 +91,7 @@ def evaluated(state: State) -> State:
     return {k: weights[k] for k in ("params", "batch_stats") if k in weights} | {"input": state["input"]}
 
 
-def load(workdir=None, checkpoint=None, network=None) -> Trained:
+def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -> Trained:
     """Loads a trained network, from wherever the flags of a command say; batch norm folded, where that can be.
 
     Args:
@@ -100,6 +100,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
       checkpoint: folder of one checkpoint, such as `WORKDIR/checkpoints/best/1230`.
       network: a name (`deconv_jax.importers.named`) or the folder of a network file (`deconv_jax.network.file`), in
         the place of both. A folder of the same name as a network is meant by "./NAME".
+      called: what errors about `workdir` call it.
 
     Raises:
       InputError: no run, checkpoint or network there, or its arrays do not fit the network that is described.
@@ -116,10 +117,15 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
             return load_network(workdir)
     import orbax.checkpoint as ocp
 
+    given, named_by = (checkpoint, "checkpoint") if workdir is None else (workdir, called)
     if workdir is None:
         above = Path(checkpoint).absolute().parents
         workdir = next((p for p in above if (p / "config.json").is_file()), above[0])
     workdir = Path(workdir).absolute()
+    if not (workdir / "config.json").is_file():
+        wanted = "the folder of a run of bin/train or of a network, or a network's name"
+        wanted = "a folder that bin/train wrote, below its run's" if named_by == "checkpoint" else wanted
+        raise InputError(f"{files.shown(given)}: holds no training run; wanted is {wanted}", named_by)
     config = read_json(workdir / "config.json", "training run")
     corpus = read_json(workdir / "corpus.json", "training run")
     labels = corpus["labels"]
@@ -129,7 +135,7 @@ def load(workdir=None, checkpoint=None, network=None) -> Trained:
         steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
         if not steps:
             raise InputError(
-                f"{files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch", "workdir"
+                f"{files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch", called
             )
         checkpoint = folder / str(steps[-1])
     checkpoint = Path(checkpoint).absolute()
