@@ -134,9 +134,7 @@ def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -
         folder = workdir / "checkpoints" / "best"
         steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
         if not steps:
-            raise InputError(
-                f"{files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch", called
-            )
+            raise InputError(f"{files.shown(workdir)}: holds no checkpoint yet; let bin/train run for an epoch", called)
         checkpoint = folder / str(steps[-1])
     checkpoint = Path(checkpoint).absolute()
     if not checkpoint.is_dir():
