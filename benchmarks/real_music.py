@@ -1,7 +1,7 @@
 """Assembles the real music that `real3` was trained on, from the soundtracks of free games that Debian 12 packages.
 
     python benchmarks/real_music.py FOLDER [--cache=FOLDER/.cache]      (about 2.6 GB to download, 0.6 GB of music)
-    bin/train --config=configs/music.py --config.data.index=FOLDER/fold1.csv --workdir=W
+    bin/train --config.data.index=FOLDER/fold1.csv --config.data.split_by=song --config.train.keep=last --workdir=W
 
 `real_music.csv` beside this file lists the tracks: the path that each gets below FOLDER (genre/artist/track), the
 package and where in it the sound lies (`file.pk3!member` for one inside an archive, `a.ogg+b.ogg` for stems that are
@@ -11,7 +11,8 @@ of one, is all that it takes. Tracks that a package holds no more, or holds in a
 Beside the tracks it writes tables for `bin/train`: in fold1.csv … fold5.csv one fifth of the artists is for testing and
 the others are for training; in all.csv all are for training. As training wants parts to validate and test in any case,
 one track of each genre, by an artist with many, stands in for each that has no music of its own: its results mean
-nothing there.
+nothing there. Such an artist stands on two sides, which bin/train takes only with --config.data.split_by=song, and the
+last weights, not those that such a part calls the best, are to be kept. Of a fold's test artists nothing is trained on.
 
 Genres come from the files' tags, titles and licence texts and from what is known of their composers. Left out on
 purpose is the music of Wesnoth, Nexuiz, UFO: Alien Invasion and Warzone 2100, and all artists in it: networks that
