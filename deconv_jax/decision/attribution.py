@@ -162,7 +162,7 @@ def _by_clips(
     """Runs so many clips at once as bound the memory."""
     clips, group = len(batch), min(len(batch), model.together)
     classes = jax.eval_shape(model.logits, model.variables, batch[:1]).shape[-1]
-    targets = _targets(target, clips, classes)
+    targets = targets_of(target, clips, classes)
     options = {name: _spread_over(batch, value) if name == "baseline" else value for name, value in options.items()}
     images, logits, owed = [], [], []
     for first in range(0, clips, group):
@@ -182,7 +182,7 @@ def _by_clips(
     return Attribution(whole(images), whole(logits), due, method, options)
 
 
-def _targets(target: Any, clips: int, classes: int) -> np.ndarray:
+def targets_of(target: Any, clips: int, classes: int) -> np.ndarray:
     """A class for every clip, int32."""
     found = np.asarray(target)
     if found.dtype.kind not in "iu" or found.shape not in ((), (clips,)):
