@@ -14,11 +14,11 @@ probability of the class that is explained, X the clip, M a mask of 0 to 1, all 
 - deletion, insertion: f, averaged over the share of cells that were taken out of X, or put into the fill, in the order
   of the image, by steps of equal numbers of cells. Less, and more, is better.
 
-What they do not tell. A clip with cells silenced is no clip that the network has met: f may change because of the holes
-themselves. So no number means much by itself: hold it against that of random masks with as many cells, of the clip's own
-energy, and of a network that never learnt. A mask of ones has the best AD and Fid-In, and the worst FF; the mask's own
-sum stands beside them. How a mask is made of an image decides as much as the image does, and numbers of other papers
-are of other masks, other networks and other data.
+What they do not tell. A clip with cells silenced is no clip that the network has met: f may change because of the
+holes themselves. So no number means much by itself: hold it against that of random masks with as many cells, of the
+clip's own energy, and of a network that never learnt. A mask of ones has the best AD and Fid-In, and the worst FF; the
+mask's own sum stands beside them. How a mask is made of an image decides as much as the image does, and numbers of
+other papers are of other masks, other networks and other data.
 """
 
 import dataclasses
