@@ -234,4 +234,9 @@ def initial_variables(network: Network, size: tuple[int, int], seed: int) -> dic
     Returns:
       `params`, and for a network with batch norm `batch_stats`: means of 0 and variances of 1.
     """
-    return dict(jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size)))
+    return dict(_initial(network, size, jax.random.key(seed)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial(network: Network, size: tuple[int, int], key: jax.Array) -> Any:
+    return network.init(key, jnp.zeros(size))

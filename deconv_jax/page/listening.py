@@ -82,11 +82,10 @@ def rest(original: np.ndarray, feature: np.ndarray) -> tuple[float, float, float
       factor, scale, and the share of the original's energy that is gone.
     """
     a, b = np.asarray(original, np.float64), np.asarray(feature, np.float64)
-    power = float(b @ b)
-    factor = float(a @ b) / power if power > 0 else 0.0
+    power, shared, energy = (float(np.einsum("i,i", x, y)) for x, y in ((b, b), (a, b), (a, a)))  # @ wakes all cores
+    factor = shared / power if power > 0 else 0.0
     peak, left = float(np.abs(a).max(initial=0)), float(np.abs(a - factor * b).max(initial=0))
-    energy = float(a @ a)
-    return factor, min(1.0, peak / left) if left > 0 else 1.0, factor * float(a @ b) / energy if energy > 0 else 0.0
+    return factor, min(1.0, peak / left) if left > 0 else 1.0, factor * shared / energy if energy > 0 else 0.0
 
 
 def check_place(out: Path) -> None:

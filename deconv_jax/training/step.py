@@ -51,9 +51,9 @@ def make_train_step(
     heard = _heard(front_end, devices, recipe, augment, size)
     said = opinion(teachers)
 
-    def step(state, waveforms, labels, taught):
+    def step(state, waveforms, labels, taught, begun, weights):
         clips = len(labels) if size is None else size
-        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        key = jax.random.fold_in(jax.random.wrap_key_data(begun), state["step"])
         magnitude = heard(waveforms, labels, key)
         targets = said(taught, magnitude) if teachers else None
 
@@ -63,7 +63,7 @@ def make_train_step(
                 variables, magnitude, train=True, counted=clips, rngs={"dropout": key}, mutable=["batch_stats"]
             )
             losses = _losses(logits, labels, recipe.label_smoothing, targets)
-            return jnp.mean((losses * jnp.asarray(class_weights)[labels])[:clips]), (logits, changed)
+            return jnp.mean((losses * weights[labels])[:clips]), (logits, changed)
 
         (loss, (logits, changed)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
         updates, opt_state = optimiser.update(gradient, state["opt_state"], state["params"])
@@ -77,8 +77,10 @@ def make_train_step(
         return new, loss, right
 
     compiled = jax.jit(step, donate_argnums=0, out_shardings=None if devices is None else devices.whole())
-    weights = [teacher.variables if devices is None else devices.replicate(teacher.variables) for teacher in teachers]
-    return lambda state, waveforms, labels: compiled(state, waveforms, labels, weights)
+    taught = [teacher.variables if devices is None else devices.replicate(teacher.variables) for teacher in teachers]
+    # Arguments, not constants: other seeds, folds and music of the same sizes find the program compiled.
+    more = taught, np.asarray(jax.random.key_data(jax.random.key(seed))), np.asarray(class_weights, np.float32)
+    return lambda state, waveforms, labels: compiled(state, waveforms, labels, *more)
 
 
 def _losses(logits: jax.Array, labels: jax.Array, smoothing: float, targets: jax.Array | None) -> jax.Array:
