@@ -495,6 +495,27 @@ def test_the_loss_of_a_pupil_is_the_cross_entropy_of_its_teachers_mean(rng):
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
 
+def test_other_seeds_and_class_weights_are_the_same_program(rng, monkeypatch):
+    front = front_end.FrontEnd(800, 16, 8, 0.2)
+    network = model.Network(blocks=(spec.Block(maps=2),), dense=(), classes=3, head="average")
+    waveforms, labels = (9999 * rng.standard_normal((4, 160)) / 4).astype(np.int16), np.array([0, 1, 2, 0])
+    state = step.initial_state(network, optax.sgd(0.1), front, store.Clips(waveforms, labels, np.arange(4)), 0)
+    programs, losses, jit = [], [], jax.jit
+
+    def seen(function, **how):
+        compiled = jit(function, **how)
+        return lambda *given: programs.append(compiled.lower(*given).as_text()) or compiled(*given)
+
+    for seed, weights in ((0, np.ones(3)), (2**40, np.array([1.0, 2.0, 3.0])), (1, np.ones(3))):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "jit", seen)
+            run = step.make_train_step(network, optax.sgd(0.1), front, weights, seed, augment=Augment(eq_db=6.0))
+        losses.append(float(run(jax.tree.map(np.copy, state), waveforms, labels)[1]))
+    assert len(programs) == 3
+    assert len(set(programs)) == 1  # compiled once, and kept for every fold
+    assert len(set(losses)) == 3
+
+
 def test_training_ends_when_patience_is_over_and_the_first_of_the_best_is_kept():
     history = [{"step": n, "validation_loss": loss} for n, loss in enumerate([3.0, 2.0, 2.0, 2.5, 2.1])]
     assert loop._best_step(history, Recipe()) == 1

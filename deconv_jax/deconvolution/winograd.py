@@ -33,7 +33,7 @@ index 1; what lies outside the map is junk, which the next switches (255)
 discard.
 
 XLA on CPU drops `optimization_barrier` before it fuses, and then recomputes
-the transforms many times over: `COMPILER_OPTIONS` keeps the barriers, and is
+the transforms many times over: `runtime.KEEP_BARRIERS` keeps them, and is
 needed for the speed, not for the result.
 """
 
@@ -55,8 +55,6 @@ from deconv_jax.system import runtime
 
 Writer = Callable[[Any, Sequence[jax.Array], jax.Array], jax.Array]
 """(strip, its rows, what was made so far) → that with the rows."""
-
-COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 # Winograd's transforms by their names in Lavin and Gray 2016, section 4.3; rows are the points 0, 1, -1, 2, -2, inf.
 A = OUT.T.astype(np.float32)
@@ -155,7 +153,7 @@ def _compiled(arguments: Any, size: tuple[int, int], group: int) -> Any:
     """
     lowered = backproject.lower(*arguments, size, group)
     try:
-        return lowered.compile(compiler_options=COMPILER_OPTIONS)
+        return lowered.compile(compiler_options=runtime.KEEP_BARRIERS)
     except jax.errors.JaxRuntimeError:
         return lowered.compile()
 

@@ -43,6 +43,11 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+KEEP_BARRIERS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+"""Compiler options. XLA on a CPU drops `optimization_barrier` before it fuses, and then computes what stands before
+one many times over: needed for the speed, not for the result."""
+
+
 @functools.cache
 def keep_freed_memory() -> bool:
     """Tells the C library to keep freed memory rather than hand it back to the system after every array.

@@ -13,6 +13,7 @@ from deconv_jax.data.store import Clips
 from deconv_jax.network.model import Network, initial_variables
 from deconv_jax.network.trained import Trained
 from deconv_jax.sound.front_end import FrontEnd, analyse
+from deconv_jax.system import runtime
 from deconv_jax.system.devices import Devices, ahead, all_devices
 from deconv_jax.training.augmentation import Augment, change_rows, change_waveforms, magnitudes_of
 from deconv_jax.training.recipe import Recipe
@@ -76,7 +77,9 @@ def make_train_step(
             new["average"] = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["average"], kept)
         return new, loss, right
 
-    compiled = jax.jit(step, donate_argnums=0, out_shardings=None if devices is None else devices.whole())
+    options = runtime.KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+    out = None if devices is None else devices.whole()
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=out, compiler_options=options)
     taught = [teacher.variables if devices is None else devices.replicate(teacher.variables) for teacher in teachers]
     # Arguments, not constants: other seeds, folds and music of the same sizes find the program compiled.
     more = taught, np.asarray(jax.random.key_data(jax.random.key(seed))), np.asarray(class_weights, np.float32)
