@@ -23,11 +23,11 @@ from deconv_jax.errors import InputError
 from deconv_jax.measures import randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.page import network as about_network
 from deconv_jax.results import clip_folder, explain
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.training.workdir import Trained
 
 FRONT = FrontEnd(clip_seconds=1.0)
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -25,10 +25,11 @@ from deconv_jax.deconvolution.deconvolve import images_and_maps
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import InputError
 from deconv_jax.measures import features, randomised
-from deconv_jax.network.file import Trained, save_network
+from deconv_jax.network.file import save_network
 from deconv_jax.network.model import Network
 from deconv_jax.network.receptive_field import reach
 from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
 from deconv_jax.results import collection, statistics, strongest
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd, analyse

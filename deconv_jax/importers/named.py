@@ -19,7 +19,8 @@ from typing import Any
 
 from deconv_jax.errors import InputError
 from deconv_jax.importers import musicnn
-from deconv_jax.network.file import DESCRIPTION, Trained, load_network
+from deconv_jax.network.file import DESCRIPTION, load_network
+from deconv_jax.network.trained import Trained
 from deconv_jax.system import files, locks, runtime
 
 CARD = "card.json"

@@ -18,10 +18,11 @@ import platformdirs
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
-from deconv_jax.network.file import DESCRIPTION, Trained, built, load_network, upgraded
+from deconv_jax.network.file import DESCRIPTION, built, load_network, upgraded
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
 from deconv_jax.network.weights import check_weights
 from deconv_jax.sound.front_end import FrontEnd
 from deconv_jax.system import files
