@@ -248,10 +248,16 @@ def _by_clips(
         largest = max(f * t * b.maps for (f, t), b in zip(above, network.blocks[layer - 1 :], strict=True))
         chunk = CHUNK_BYTES // (4 * group * largest)
     chunk = -(-count // -(-count // max(1, min(chunk, count))))  # in equal parts
-    batch = jnp.pad(batch, [(0, -clips % group), (0, 0), (0, 0)])
+    batch = jnp.pad(batch, [(0, -clips % group), (0, 0), (0, 0)]) if clips % group else batch
     found = [
         run(network, variables, batch[first : first + group], layer, filler, chunk) for first in range(0, clips, group)
     ]
+    return _joined(found, clips, count, single)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _joined(found: list[jax.Array], clips: int, count: int, single: bool) -> jax.Array:
+    """What belongs to clips and rows that were asked for, without the clips' axis if there is a single one."""
     logits = jnp.concatenate(found)[:clips, :count]
     return logits[0] if single else logits
 

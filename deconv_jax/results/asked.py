@@ -6,13 +6,15 @@ random orders, the order of energy, and the same of a network that never learnt,
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from deconv_jax.decision.effects import scaled_logits
+from deconv_jax.network.model import Network
 from deconv_jax.network.trained import Trained
 from deconv_jax.results.explain import Answer, layer_effects
 
@@ -131,7 +133,12 @@ def _chosen(sets: Iterable[Any], maps: int) -> np.ndarray:
 
 def _probabilities(trained: Trained, logits: np.ndarray) -> np.ndarray:
     """The mean over parts, (settings, classes)."""
-    return np.asarray(trained.network.probabilities(jnp.asarray(logits)), np.float64).mean(axis=0)
+    return np.asarray(_said(trained.network, logits), np.float64).mean(axis=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _said(network: Network, logits: Any) -> jax.Array:
+    return network.probabilities(logits)
 
 
 def _logits(trained: Trained, variables: Any, answer: Answer, layer: int, scales: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ def keep_compiled() -> None:
 
     if not jax.config.values.get("jax_compilation_cache_dir"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # Small ones too: a command runs forty, 0.6 MB together.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 KEEP_BARRIERS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
