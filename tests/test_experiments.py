@@ -2,21 +2,24 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from test_cli import command, fails, run  # noqa: F401  # the tiny network is a fixture
 
+from deconv_jax.decision import attribution
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import claims, signals
+from deconv_jax.experiments import claims, faithfulness, signals
 from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
 from deconv_jax.network import receptive_field
-from deconv_jax.network.model import paper_network
+from deconv_jax.network.model import Network, paper_network
 from deconv_jax.network.receptive_field import PRINTED
 from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
 from deconv_jax.sound.front_end import FrontEnd
 
@@ -312,7 +315,7 @@ def test_correlations_of_another_view_are_not_taken_for_these(run, recordings, t
 @pytest.mark.parametrize(
     ("flags", "status", "words"),
     [
-        (["--experiment=figure11"], 2, ["experiment", "table1|kernels|features|invariance"]),
+        (["--experiment=figure11"], 2, ["experiment", "faithfulness|table1|kernels|invariance"]),
         (["--experiment=table1", "song.wav"], 2, ["song.wav", "no sound files"]),
         (["--layer=one"], 2, ["--layer=one"]),
         (["--features=9", "x.wav"], 2, ["feature 9", "0 to"]),
@@ -335,3 +338,66 @@ def test_signals_without_a_pair_are_refused(run, recordings, tmp_path):  # noqa:
     (folder / "signals.csv").write_text(f"file,a,b\n{recordings}/ann0.wav,1,1\n{recordings}/bob1.wav,2,2\n")
     flags = ["--experiment=invariance", f"--signals={folder}", "--seconds=0.5", f"--workdir={run}", "--out=out"]
     fails(command("experiments", *flags, cwd=tmp_path), 1, "signals.csv", "no two signals differ in one attribute")
+
+
+# --- faithfulness ---------------------------------------------------------------------------
+
+
+def test_measures_of_masks_follow_their_formulas():
+    """A network whose logits are (4 · mean of the cells, 0), a clip of ones: every order gives the same, in closed form."""
+    block = Block(maps=1, kernel=(1, 1), pool=(1, 1), stride=(1, 1))
+    network = Network((block,), dense=(), classes=2, dropout=0.0, head="average")
+    params = {
+        "conv1": {"kernel": np.ones((1, 1, 1, 1), np.float32), "bias": np.zeros(1, np.float32)},
+        "output": {"kernel": np.array([[4.0, 0.0]], np.float32), "bias": np.zeros(2, np.float32)},
+    }
+    front = FrontEnd(sample_rate=RATE, n_fft=16, hop=8, clip_seconds=0.01)
+    trained = Trained(network, {"params": params}, front, ["a", "b"], Path(), {"config": {}})
+    rows = np.ones((1, 10, 20), np.float32)
+    before = np.array([[1 / (1 + np.exp(-4.0)), 0]])
+    ranks = faithfulness._ranks(np.zeros((1, 10, 20)), np.random.default_rng(0))
+    assert sorted(ranks.ravel()) == pytest.approx(
+        np.arange(200) / 200
+    )  # ties fall at random, and every cell has a place
+    found = faithfulness._measure(trained, rows, before, ranks, faithfulness.Settings(share=0.25, steps=4))
+    p = 1 / (1 + np.exp(-4.0 * np.array([0, 0.25, 0.5, 0.75, 1])))
+    np.testing.assert_allclose(found["insertion curve"], [p], rtol=1e-5)
+    np.testing.assert_allclose(found["deletion curve"], [p[::-1]], rtol=1e-5)
+    np.testing.assert_allclose(found["insertion"], [(p[0] / 2 + p[1:4].sum() + p[4] / 2) / 4], rtol=1e-5)
+    np.testing.assert_allclose(found["AD"], [100 * (p[4] - p[1]) / p[4]], rtol=1e-5)
+    np.testing.assert_allclose(found["FF"], [p[4] - p[3]], rtol=1e-5)
+    assert (found["AI"], found["AG"], found["Fid-In"], found["energy"]) == (0, 0, 1, 0.25)
+
+
+def test_cells_come_in_the_order_of_the_image():
+    image = np.array([[[3.0, -1.0], [0.5, 7.0]]])
+    ranks = faithfulness._ranks(image, np.random.default_rng(0))
+    np.testing.assert_array_equal(ranks, [[[0.25, 0.75], [0.5, 0]]])
+
+
+def test_faithfulness_writes_a_table_a_figure_and_sounds(run, recordings, tmp_path):  # noqa: F811
+    flags = ["--experiment=faithfulness", f"--workdir={run}", f"--out={tmp_path}"]
+    process = command(
+        "experiments", *flags, recordings / "ann0.wav", recordings / "bob2.wav", recordings / "broken.wav"
+    )
+    assert process.returncode == 1
+    assert "1 file(s) could not be used" in process.stderr
+    report = json.loads((tmp_path / "faithfulness.json").read_text())
+    assert all(sentence in process.stdout for sentence in report["sentences"])
+    rows = {row["method"]: row for row in report["methods"]}
+    assert set(rows) == {
+        *("random order", "energy of the input"),
+        *attribution.METHODS,
+        *(f"{method}, random weights" for method in attribution.METHODS),
+    }
+    assert rows["random order"]["ahead_of_random"] == 0
+    assert rows["random order"]["energy"] == pytest.approx(0.1, abs=0.05)
+    assert rows["energy of the input"]["energy"] > 0.5
+    for row in rows.values():
+        assert 0 <= row["insertion"] <= 1
+        assert 0 <= row["AD"] <= 100
+        assert row["low"] <= row["ahead_of_random"] <= row["high"]
+    assert (tmp_path / "faithfulness.png").read_bytes().startswith(b"\x89PNG")
+    sounds = {path.name for path in (tmp_path / "faithfulness" / "ann0_1").iterdir()}
+    assert {"original.wav", "gradient.wav", "gradient_rest.wav", "energy_of_the_input.wav"} <= sounds
+    assert len(sounds) == 1 + 2 * len(rows)

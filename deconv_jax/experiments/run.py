@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.experiments import architecture, figure10, sheets
+from deconv_jax.experiments import architecture, faithfulness, figure10, sheets
 from deconv_jax.network.trained import Trained
 from deconv_jax.system import locks
 
@@ -15,7 +15,7 @@ class Wanted:
     """What to make.
 
     Attributes:
-      kind: "table1", "kernels", "features" or "invariance", or "all" of them.
+      kind: "table1", "kernels", "features" or "invariance", or "all" of them, which are the paper's; or "faithfulness".
       invariance: settings of Figure 10, whose layers are those of the sheets of features too.
       chosen: features of the sheets; None for those that `sheets.feature_sheets` chooses.
       signals: folder of signals of one's own; None for the paper's model signals.
@@ -28,7 +28,7 @@ class Wanted:
 
     def has(self, kind: str) -> bool:
         """Whether this one is wanted."""
-        return self.kind in ("all", kind)
+        return self.kind == kind or (self.kind == "all" and kind != "faithfulness")
 
 
 def check(trained: Trained, wanted: Wanted) -> None:
@@ -51,7 +51,7 @@ def run(
       trained: the network.
       out: folder for it, made if it is not there.
       wanted: which experiments, and of what.
-      paths, offset: sound files for the sheets of features, and seconds to skip in each.
+      paths, offset: sound files for the sheets of features and for faithfulness, and seconds to skip in each.
       null: a network trained on shuffled labels, for the invariance.
 
     Returns:
@@ -74,6 +74,10 @@ def run(
             figure10.figure9(trained, folder)
             signals = Path(wanted.signals) if wanted.signals else None
             found, unused = figure10.figure10(trained, folder, wanted.invariance, null, signals)
+            sentences += found
+            failed += unused
+        if wanted.has("faithfulness"):
+            found, unused = faithfulness.faithfulness(trained, paths, folder, offset)
             sentences += found
             failed += unused
     return folder, sentences, failed

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -267,6 +267,51 @@ def invariance_sheet(
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
     canvas.draw()
     return png(canvas)
+
+
+def mask_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: Callable[[str], str], caption: str) -> bytes:
+    """How probable an answer is with so many cells put in, and with so many taken out, in the order of each method.
+
+    Args:
+      curves: name → insertion and deletion, each of shape (steps + 1,), over equal shares of cells from none to all.
+      kind: of a name: "method", drawn in a colour of its own; "untrained", the same dotted; "control", in black.
+      caption: below, in lines as given.
+    """
+    names = [name for name in curves if kind(name) == "method"]
+    colours = {name: (*COLOURS.values(), *_SPARE)[index % 8] for index, name in enumerate(names)}
+    lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 118)]
+    figure = Figure(figsize=(9, 4.4 + 0.17 * len(lines)), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    grey = iter(("--", "-."))
+    for name, both in curves.items():
+        style: dict[str, Any] = {"color": "black", "ls": next(grey)} if kind(name) == "control" else {}
+        if kind(name) != "control":
+            colour = next(colours[method] for method in names if name.split(",")[0] == method)
+            style = {"color": colour, "ls": "-" if kind(name) == "method" else ":", "lw": 1.6}
+        for panel, curve in zip(panels, both, strict=True):
+            panel.plot(np.linspace(0, 100, len(curve)), curve, label=name, **style)
+    for panel, title in zip(panels, ("put into silence: higher is better", "taken out: lower is better"), strict=True):
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("% of cells, in the method's order")
+        panel.set_ylim(0, 1)
+        panel.grid(color="0.9", lw=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("probability of the first answer")
+    panels[0].legend(*_shown(panels[0], kind), fontsize=7, loc="lower right")
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8, parse_math=False)
+    canvas.draw()
+    return png(canvas)
+
+
+def _shown(panel: Any, kind: Callable[[str], str]) -> tuple[list[Any], list[str]]:
+    """Entries of the legend: one for all that are untrained."""
+    handles, names = panel.get_legend_handles_labels()
+    kept = [(h, n) for h, n in zip(handles, names, strict=True) if kind(n) != "untrained"]
+    kept += [
+        (h, "dotted: the same with random weights") for h, n in zip(handles, names, strict=True) if (h, n) not in kept
+    ][:1]
+    return [h for h, _ in kept], [n for _, n in kept]
 
 
 def _beside_each_other(count: int, index: int, layers: Sequence[int], apart: float) -> np.ndarray:
