@@ -345,7 +345,7 @@ def test_signals_without_a_pair_are_refused(run, recordings, tmp_path):  # noqa:
 
 
 def test_measures_of_masks_follow_their_formulas():
-    """A network whose logits are (4 · mean of the cells, 0) and a clip of ones: any order gives the same, in closed form."""
+    """A network whose logits are (4 · mean of the cells, 0) and a clip of ones: any order gives the same."""
     block = Block(maps=1, kernel=(1, 1), pool=(1, 1), stride=(1, 1))
     network = Network((block,), dense=(), classes=2, dropout=0.0, head="average")
     params = {

@@ -36,6 +36,7 @@ from deconv_jax.system import files
 
 RANDOM, ENERGY = "random order", "energy of the input"
 UNTRAINED = "{}, random weights"
+_OPTIONS = {"integrated_gradients": {"steps": 16}}
 MEASURES = ("insertion", "deletion", "AI", "AD", "AG", "FF", "Fid-In", "energy")
 
 
@@ -51,7 +52,7 @@ class Settings:
       draws: of the bootstrap over sound files.
     """
 
-    clips: int = 4
+    clips: int = 2
     share: float = 0.1
     steps: int = 10
     sounds: int = 3
@@ -103,7 +104,9 @@ def faithfulness(
     images = {RANDOM: rng.random(seen.shape), ENERGY: rows**2}
     for method in tqdm(attribution.METHODS, desc="attributing", unit="method"):
         for name, variables in ((method, trained.variables), (UNTRAINED.format(method), start)):
-            found = attribution.attribute(trained.network, variables, seen, answers, method=method)
+            found = attribution.attribute(
+                trained.network, variables, seen, answers, method=method, **_OPTIONS.get(method, {})
+            )
             images[name] = np.asarray(found.image)
     measured = {}
     for name, image in tqdm(images.items(), desc="masking", unit="method"):
@@ -117,7 +120,13 @@ def faithfulness(
     }
     files.write_bytes(out / "faithfulness.png", paper.mask_curves(curves, _kind, "\n".join(sentences)))
     files.write_csv(out / "faithfulness.csv", table)
-    about = {"sentences": sentences, "methods": table, "settings": dataclasses.asdict(settings), "offset": offset}
+    about = {
+        "sentences": sentences,
+        "methods": table,
+        "options": _OPTIONS,
+        "settings": dataclasses.asdict(settings),
+        "offset": offset,
+    }
     about |= {"clips": [{"name": c.name, "answer": trained.labels[a]} for c, a in zip(clips, answers, strict=True)]}
     files.write_json(out / "faithfulness.json", about | {"failed": failed} | made_with(trained))
     return sentences, failed
