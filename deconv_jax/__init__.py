@@ -26,6 +26,7 @@ _HOMES = {
     "deconvolve_function": "deconvolution.any_model",
     "effects": "decision.effects",
     "attribute": "decision.attribution",
+    "attribute_function": "decision.attribution",
     "faithfulness": "decision.faithfulness",
     "InputError": "errors",
     "SettingError": "errors",

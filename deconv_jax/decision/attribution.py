@@ -15,6 +15,12 @@ None of them says why. Each answers a question of its own, and where they disagr
   for what they were needed for, and effects of features do not add up.
 - `grad_cam` (Selvaraju et al. 2017): the layer's maps, weighted by the mean gradient of the logit in each. As coarse as
   the layer, and where a flattened head weighs every place by itself, its mean is a poor summary.
+- `smoothgrad` (Smilkov et al. 2017): the gradient, averaged over clips with noise. Smoother, and about noisier
+  clips: noise is a sound too.
+- `lrp` (`deconv_jax.decision.relevance`): the logit shared out, layer by layer. Which rule stands where is a choice,
+  and the image follows it; its first-layer rules blur it on purpose.
+- `occlusion` (Zeiler & Fergus 2014, section 4.2): how much of the logit goes with a patch. An intervention, and the
+  network meets a hole that no music has; what stands in for what is never found out.
 
 `magnitude` is what the network is given, as in `effects`: what the front end made of the sound, after its level and
 scale. Dividing by a clip's level is no step of the network: what a cell does to its clip's level is not counted.
@@ -32,11 +38,13 @@ import numpy as np
 from jax import lax
 
 from deconv_jax.decision.effects import check_length, effects, from_layer
+from deconv_jax.decision.relevance import COMPOSITES, relevance
 from deconv_jax.deconvolution.deconvolve import batch_of, check_features, deconvolve
 from deconv_jax.deconvolution.plain import clips_together
 from deconv_jax.deconvolution.rule import DECONVNET, Rule
 from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import check_method
+from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Dense, layer_sizes
 
@@ -49,7 +57,7 @@ class Attribution:
       image: shape (…, freq, time), float32, in the rows that the network sees. Above zero: speaks for the class.
       logit: the class's, shape (…).
       owed: what the image ought to add up to, shape (…), of methods that promise it: the change of the logit from the
-        baseline of "integrated_gradients". None of others.
+        baseline of "integrated_gradients", the logit itself of "lrp". None of others.
       method, options: what was asked for; an option that was left out stands with what it is then.
     """
 
@@ -90,10 +98,16 @@ def attribute(
         - "deconvnet": `layer`, 1-based, the last if left out. `rule`: how signals walk back. `replacement`: what stands
           in a map's place, as in `effects`.
         - "grad_cam": `layer`, as above. `relu`, True: whether what speaks against the class is left out.
+        - "smoothgrad": `noise`, 0.15: its standard deviation in shares of the clip's range. `samples`, 32. `seed`.
+        - "lrp": `composite`, "gamma_flat", "gamma_box" or "epsilon". `epsilon`, 1e-6, and `gamma`, 0.25, of the rules.
+          `box`, (0, None): lowest and highest magnitude for "gamma_box", None for the clip's own.
+        - "occlusion": `patch`, (16, 16): bins and frames. `stride`, the patch's size if left out, from one patch to the
+          next. `fill`, 0 or an array as `baseline`. A cell has the mean over the patches that cover it.
 
     Returns:
-      An `Attribution`. Its unit: a logit for every unit of magnitude ("gradient", "guided"), logits for every cell
-      ("gradient_x_input", "integrated_gradients"), or one that says nothing ("deconvnet", "grad_cam").
+      An `Attribution`. Its unit: a logit for every unit of magnitude ("gradient", "guided", "smoothgrad"), logits for
+      every cell ("gradient_x_input", "integrated_gradients", "lrp"), for every patch ("occlusion"), or one that says
+      nothing ("deconvnet", "grad_cam").
 
     Raises:
       ValueError: no such method, option, class or layer; the clip has another length than the dense layers; or the
@@ -114,6 +128,35 @@ _Found = tuple[jax.Array, jax.Array | None]
 """Images of a batch, and what they ought to add up to."""
 
 
+def attribute_function(
+    function: Callable[[jax.Array], jax.Array],
+    magnitude: Any,
+    target: int | Sequence[int],
+    *,
+    method: str = "integrated_gradients",
+    chunk: int = 8,
+    **options: Any,
+) -> Attribution:
+    """What in these clips spoke for a class of any model: your own Flax model, or any function.
+
+    Args:
+      function: one clip (freq, time) → logits (classes,); deterministic, and with a gradient for all methods but
+        "occlusion". It is compiled once for every function object.
+      magnitude, target, method, options: as in `attribute`; the methods are `FUNCTION_METHODS`.
+      chunk: clips, or points of a mean, run together. Changes memory, not results.
+
+    Raises:
+      ValueError: as `attribute`; or the function returns anything but one row of logits.
+    """
+    given = _options(_FUNCTION_METHODS, method, options)
+    batch, single = batch_of(magnitude)
+    found = jax.eval_shape(function, jax.ShapeDtypeStruct(batch.shape[1:], jnp.float32))
+    if not isinstance(found, jax.ShapeDtypeStruct) or len(found.shape) != 1:
+        raise SettingError(f"function must return logits, shape (classes,), of one clip (freq, time), not {found}")
+    model = _Model(None, None, _logits_of_function(function), _count("chunk", chunk))
+    return _by_clips(model, batch, single, target, _FUNCTION_METHODS[method], method, given)
+
+
 class _Model(NamedTuple):
     """What is explained: logits(variables, batch) → (clips, classes), and how many clips of it bound the memory."""
 
@@ -132,6 +175,15 @@ def _logits_of(network: Network, back: str = "gradient") -> _Logits:
         return found[0]
 
     return logits
+
+
+@functools.lru_cache(maxsize=32)
+def _logits_of_function(function: Callable[[jax.Array], jax.Array]) -> _Logits:
+    return lambda _, batch: jax.vmap(function)(batch)
+
+
+_PER_CLIP = ("baseline", "fill")
+"""Options that may differ from clip to clip."""
 
 
 def _options(methods: Mapping[str, Callable[..., _Found]], method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,11 +215,13 @@ def _by_clips(
     clips, group = len(batch), min(len(batch), model.together)
     classes = jax.eval_shape(model.logits, model.variables, batch[:1]).shape[-1]
     targets = targets_of(target, clips, classes)
-    options = {name: _spread_over(batch, value) if name == "baseline" else value for name, value in options.items()}
+    options = {
+        name: _spread_over(batch, name, value) if name in _PER_CLIP else value for name, value in options.items()
+    }
     images, logits, owed = [], [], []
     for first in range(0, clips, group):
         rows = np.minimum(np.arange(first, first + group), clips - 1)  # whole groups, so that a rest compiles nothing
-        part = {name: value[rows] if name == "baseline" else value for name, value in options.items()}
+        part = {name: value[rows] if name in _PER_CLIP else value for name, value in options.items()}
         clip, chosen = jnp.asarray(batch[rows]), jnp.asarray(targets[rows])
         image, due = run(model, clip, chosen, **part)
         images.append(image)
@@ -195,12 +249,12 @@ def targets_of(target: Any, clips: int, classes: int) -> np.ndarray:
     return np.broadcast_to(found, clips).astype(np.int32)
 
 
-def _spread_over(batch: Any, value: Any) -> np.ndarray:
+def _spread_over(batch: Any, name: str, value: Any) -> np.ndarray:
     """A number or an array as (clips, freq, time)."""
     try:
         return np.broadcast_to(np.asarray(value, np.float32), batch.shape)
     except ValueError:
-        raise SettingError(f"baseline must be broadcast to {batch.shape}, not of shape {np.shape(value)}") from None
+        raise SettingError(f"{name} must be broadcast to {batch.shape}, not of shape {np.shape(value)}") from None
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -263,10 +317,115 @@ def _on_the_line(batch: jax.Array, baseline: Any, place: jax.Array) -> jax.Array
     return baseline + place * (batch - baseline)
 
 
+def _smoothgrad(
+    model: _Model, batch: jax.Array, targets: jax.Array, *, noise: float = 0.15, samples: int = 32, seed: int = 0
+) -> _Found:
+    """The mean gradient of noisy clips; all clips meet the same noise, so that none depends on its company."""
+    if not noise >= 0:
+        raise SettingError(f"noise must be at least 0, not {noise}")
+    chunk = max(1, min(_count("samples", samples), model.together // len(batch)))
+    size = jnp.float32(noise) * (batch.max(axis=(1, 2), keepdims=True) - batch.min(axis=(1, 2), keepdims=True))
+    given, weights = (size, jax.random.key(seed)), jnp.full(samples, 1 / samples)
+    places = jnp.arange(samples)
+    return _mean_slope(model.logits, _noisy, chunk, model.variables, batch, targets, given, places, weights), None
+
+
+def _noisy(batch: jax.Array, given: Any, place: jax.Array) -> jax.Array:
+    size, key = given
+    return batch + size * jax.random.normal(jax.random.fold_in(key, place), (1, *batch.shape[1:]))
+
+
+def _lrp(
+    model: _Model,
+    batch: jax.Array,
+    targets: jax.Array,
+    *,
+    composite: str = "gamma_flat",
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    box: tuple[float | None, float | None] = (0.0, None),
+) -> _Found:
+    assert model.network is not None
+    if composite not in COMPOSITES:
+        raise SettingError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
+    if not (epsilon > 0 and gamma >= 0):
+        raise SettingError(f"epsilon must be above 0, and gamma at least 0, not {epsilon} and {gamma}")
+    low, high = (
+        edge(batch, axis=(1, 2), keepdims=True) if given is None else jnp.full((1, 1, 1), given, jnp.float32)
+        for edge, given in zip((jnp.min, jnp.max), box, strict=True)
+    )
+    network, variables = fold(model.network, model.variables)
+    rules = {"composite": composite, "epsilon": epsilon, "gamma": gamma, "low": low, "high": high}
+    return relevance(network, variables, batch, targets, **rules), _logit(model.logits, model.variables, batch, targets)
+
+
+def _occlusion(
+    model: _Model,
+    batch: jax.Array,
+    targets: jax.Array,
+    *,
+    patch: tuple[int, int] = (16, 16),
+    stride: tuple[int, int] | None = None,
+    fill: Any = 0.0,
+) -> _Found:
+    size = (batch.shape[1], batch.shape[2])
+    window = _pair("patch", patch)
+    window = (min(window[0], size[0]), min(window[1], size[1]))
+    steps = window if stride is None else _pair("stride", stride)
+    if any(s > n for s, n in zip(steps, window, strict=True)):
+        raise SettingError(f"stride must be no larger than the patch {window}, not {steps}")
+    first, second = (np.arange(-(-(n - p) // s) + 1) * s for n, p, s in zip(size, window, steps, strict=True))
+    places = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1).reshape(-1, 2)
+    chunk = max(1, min(len(places), model.together // len(batch)))
+    short = -len(places) % chunk
+    real = jnp.asarray(np.arange(len(places) + short) < len(places), jnp.float32).reshape(-1, chunk)
+    rows = jnp.asarray(np.pad(places, [(0, short), (0, 0)], mode="edge")).reshape(-1, chunk, 2)
+    return _occluded(model.logits, window, model.variables, batch, targets, jnp.asarray(fill), rows, real), None
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _occluded(
+    logits: _Logits,
+    patch: tuple[int, int],
+    variables: Any,
+    batch: jax.Array,
+    targets: jax.Array,
+    fill: jax.Array,
+    rows: jax.Array,
+    real: jax.Array,
+) -> jax.Array:
+    """The mean over the patches that cover a cell of the logit with all there minus the logit without the patch."""
+    clips, freq, time = batch.shape
+    whole = _logit(logits, variables, batch, targets)
+
+    def add(total: Any, row: Any) -> tuple[Any, None]:
+        starts, counts = row
+        inside = [
+            (np.arange(n)[None] >= starts[:, axis, None]) & (np.arange(n)[None] < starts[:, axis, None] + patch[axis])
+            for axis, n in enumerate((freq, time))
+        ]
+        covered = inside[0][:, :, None] & inside[1][:, None]
+        holed = jnp.where(covered[:, None], fill[None], batch[None])
+        asked = _logit(logits, variables, holed.reshape(-1, freq, time), jnp.tile(targets, len(starts)))
+        lost = (whole[None] - asked.reshape(-1, clips)) * counts[:, None]
+        weights = covered * counts[:, None, None]
+        found = jnp.einsum("pc,pft->cft", lost, covered.astype(jnp.float32), precision="highest")
+        return (total[0] + found, total[1] + weights.sum(axis=0)), None
+
+    (total, count), _ = lax.scan(add, (jnp.zeros_like(batch), jnp.zeros((freq, time))), (rows, real))
+    return total / count[None]
+
+
 def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise SettingError(f"{name} must be a whole number of at least 1, not {value!r}")
     return int(value)
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise SettingError(f"{name} must be two whole numbers, of bins and of frames, not {value!r}")
+    return _count(name, value[0]), _count(name, value[1])
 
 
 def _guided(model: _Model, batch: jax.Array, targets: jax.Array) -> _Found:
@@ -321,6 +480,16 @@ _METHODS: dict[str, Callable[..., _Found]] = {
     "guided": _guided,
     "deconvnet": _deconvnet,
     "grad_cam": _grad_cam,
+    "smoothgrad": _smoothgrad,
+    "lrp": _lrp,
+    "occlusion": _occlusion,
+}
+
+_FUNCTION_METHODS = {
+    name: _METHODS[name] for name in ("gradient", "gradient_x_input", "integrated_gradients", "smoothgrad", "occlusion")
 }
 
 METHODS = tuple(_METHODS)
+
+FUNCTION_METHODS = tuple(_FUNCTION_METHODS)
+"""Those that need no more of a network than its logits and their gradient."""
