@@ -1,8 +1,9 @@
 """Do attributions point at what the answer hangs on? A table of methods, beside controls that know nothing of it.
 
 Every method's image of a clip orders the cells of its spectrogram. In that order cells are taken out of the clip
-(deletion) or put into silence (insertion), and the network says how probable it holds its first answer then. A
-sound of a few cells is quiet, and the front end takes its level out as it does of any sound.
+(deletion) or put into silence (insertion), and the network says how probable it holds its first answer then. What is
+left is heard as a sound is: it is quiet, and the front end takes its level out, where it does so of any sound
+(`deconv_jax.decision.faithfulness`, which knows no front end, leaves the level as it is).
 
 Three controls stand beside the methods: cells in random order; in the order of their own energy, which knows the sound
 and no network; and every method's image of the same network with random weights, which knows everything but what was
@@ -24,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deconv_jax.decision import attribution
+from deconv_jax.decision import faithfulness as measures
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.experiments.output import made_with, seed, untrained
 from deconv_jax.measures.intervals import interval
@@ -37,7 +39,7 @@ from deconv_jax.system import files
 RANDOM, ENERGY = "random order", "energy of the input"
 UNTRAINED = "{}, random weights"
 _OPTIONS = {"integrated_gradients": {"steps": 16}}
-MEASURES = ("insertion", "deletion", "AI", "AD", "AG", "FF", "Fid-In", "energy")
+MEASURES = ("insertion", "deletion", "AI", "AD", "AG", "FF", "Fid-In", "energy", "sparseness", "complexity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,8 @@ def faithfulness(
     measured = {}
     for name, image in tqdm(images.items(), desc="masking", unit="method"):
         measured[name] = _measure(trained, rows, probabilities, _ranks(image, rng), settings)
+        positive = np.maximum(image, 0)
+        measured[name] |= {"sparseness": measures.sparseness(positive), "complexity": measures.complexity(positive)}
     songs = np.array([clip.song for clip in clips])
     table = _table(measured, songs, settings)
     sentences = _said(table, len(clips), len(set(songs.tolist())), probabilities.max(axis=1))
