@@ -31,6 +31,9 @@ _PAGES += "--layer=all, --duration=full and more than eight files)."
 _PAGE = flags.DEFINE_enum("page", None, ["single", "folder", "none"], _PAGES)
 _TWIN = "--page=none: compare with an untrained twin all the same, which takes twice as long again."
 _UNTRAINED = flags.DEFINE_boolean("untrained", None, _TWIN)
+_WHY = flags.DEFINE_boolean(
+    "why", True, "Explain the answer: what spoke for it, what sound keeps it, what is left without."
+)
 _EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
 _load, _way_back = networks.define_network(), explaining.define_way_back()
 _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
@@ -51,6 +54,7 @@ def _auralise(arguments: list[str]) -> int:
         duration=None if _DURATION.value == "full" else _DURATION.value,
         page=_PAGE.value,
         untrained=_UNTRAINED.value,
+        why=_WHY.value,
         **_way_back(),
     )
     clip_folder.check(trained, options)

@@ -21,7 +21,7 @@ from deconv_jax.measures import features, randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import asked, explain
+from deconv_jax.results import asked, explain, why
 from deconv_jax.results.explain import Answer, Clip, Layer
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd
@@ -50,6 +50,7 @@ class Options:
       method, norm_back: see `deconv_jax.deconvolution.deconvolve`.
       untrained: compare every feature with those of an untrained twin, which takes twice as long again; None for
         where there is a page, which shows them. Without, the table's columns on it are empty.
+      why: explain the answer too: what spoke for it, the sound that keeps it, and what is left without that.
     """
 
     layers: Sequence[int]
@@ -64,6 +65,7 @@ class Options:
     method: str = "deconvnet"
     norm_back: str = "transpose"
     untrained: bool | None = None
+    why: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +222,7 @@ def _export_clip(
             found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options)
             rows += found
         files.write_csv(partial / "features.csv", rows)
+        asks = options.why and _export_why(trained, twins, clip, answer, partial, to, options)
         prediction = answer.named(trained.labels)
         inactive = {l: [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers}
         about = {
@@ -228,6 +231,7 @@ def _export_clip(
             "sample_rate": front.sample_rate,
             "prediction": prediction,
             "inactive": inactive,
+            "why": asks or None,
         }
         files.write_json(partial / "manifest.json", wanted | about)
         if to:
@@ -242,6 +246,7 @@ def _export_clip(
                     "rectify": options.rectify,
                     "by": options.by,
                     "prediction": prediction,
+                    "why": asks or None,
                     "layers": layers,
                 }
             )
@@ -271,6 +276,34 @@ def _write_original(folder: Path, name: str, page: listening.Files | None, front
     if page:
         page.picture("original", explain.row_magnitudes(front, clip.waveform))
         page.sound("original", clip.waveform / _full_scale(clip), front.sample_rate)
+
+
+def _export_why(
+    trained: Trained, twins, clip: Clip, answer: Answer, folder: Path, page: listening.Files | None, options: Options
+) -> dict[str, Any]:
+    """Explains the answer, and writes its sounds, pictures and masks; returns its numbers."""
+    found = why.why(trained, clip, answer, twins[0] if twins else None, options.reading)
+    front, length = trained.front_end, len(clip.waveform)
+    (folder / "why").mkdir()
+    for name, sound in found.sounds.items():
+        audio.write(folder / "why" / f"{name}.wav", sound.waveform, front.sample_rate)
+        if page:  # where it lies in the clip, since all sounds of a page run together
+            placed = np.zeros(max(length, found.start + len(sound.waveform)), np.float32)
+            placed[found.start :][: len(sound.waveform)] = sound.waveform
+            full = max(_full_scale(clip), float(np.abs(sound.waveform).max()))
+            page.sound(f"why/{name}", placed[:length] / full, front.sample_rate)
+    rows = explain.row_magnitudes(front, found.whole.waveform)
+    shown = {"attribution": np.maximum(found.image, 0), "keeps": rows * found.kept.mask, "goes": rows * found.gone.mask}
+    sheet = spectrograms.SpectrogramSheet(front.frequencies(), front.clip_seconds, "loudest of the picture")
+    label = trained.labels[found.target]
+    titles = {"attribution": f"what spoke for {label}", "keeps": "what keeps the answer", "goes": "what has to go"}
+    for name, image in shown.items():
+        top = float(image.max()) or 1.0
+        (folder / "why" / f"{name}.png").write_bytes(sheet.draw(image, top, titles[name]))
+        if page:
+            page.picture(f"why/{name}", image)
+    np.savez_compressed(folder / "why.npz", attribution=found.image, keeps=found.kept.mask, goes=found.gone.mask)
+    return why.numbers(found, trained)
 
 
 def _export_layer(

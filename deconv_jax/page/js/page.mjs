@@ -13,6 +13,7 @@ import { plot } from "./plot.mjs";
 import { addTo, asLoudAs, leftOf } from "./sets.mjs";
 import { player } from "./sound.mjs";
 import { percent } from "./text.mjs";
+import { whyIn } from "./why.mjs";
 
 const SOURCES = ["original", "feature", "rest", "untrained"];
 const { network, clips, picture, sound } = written();
@@ -50,13 +51,16 @@ const thumb = (index, r) => {
   return image;
 };
 
+// Whether what is to be heard is one sound by itself, and none of those that run together.
+const alone = (source = state.source) => !SOURCES.includes(source);
 const sounds = player({
   rate: network.rate,
   duration: () => clip().seconds,
   loop: () => state.loop,
-  gains: () => (state.source === "left" ? [1] : SOURCES.map((source) => (source === state.source ? 1 : 0))),
+  gains: () => (alone() ? [1] : SOURCES.map((source) => (source === state.source ? 1 : 0))),
   load: async () => {
     if (state.source === "left") return [await leftSound()];
+    if (alone()) return [await sounds.decoded(`${state.clip}/${state.source}`, () => sound(state.clip, state.source))];
     const [index, stem, { rest }] = [state.clip, stemOf(state.layer, state.feature), row()];
     const [original, feature, untrained] = await Promise.all(["original", stem, `${stem}.untrained`].map((name) =>
       sounds.decoded(`${index}/${name}`, () => sound(index, name))));
@@ -84,6 +88,24 @@ const seek = (seconds) => {
 };
 const [inputPlot, ...plots] = [["input-plot", () => "linear"], ["feature-plot", () => state.axis], ["twin-plot", () => state.axis]].map(([id, axis]) =>
   plot($(id), { axes, axis, filter, step: network.level, range: network.range, seek }));
+const whyPlots = ["why-plot", "kept-plot"].map((id) => plot($(id), {
+  axes, axis: () => "linear", filter, step: network.level, range: network.range, seek: (seconds) => seek(seconds + clip().why.start) }));
+const whys = whyIn($("why"), {
+  labels: network.labels, plots: whyPlots,
+  address: (name) => picture(state.clip, `why/${name}`),
+  playing: () => (sounds.playing() && state.source.startsWith("why/") ? state.source.slice(4) : ""),
+  hear: (name) => {
+    if (sounds.playing() && state.source === `why/${name}`) {
+      sounds.toggle();
+      return;
+    }
+    const { start, length } = clip().why;
+    if (sounds.position() < start || sounds.position() > start + length - 0.1) sounds.stop(start);
+    hear(`why/${name}`);
+    if (!sounds.playing()) sounds.start();
+    else showPlaying();
+  },
+});
 const grid = gridIn($("grid"), {
   state,
   labels: network.labels,
@@ -124,6 +146,7 @@ const showTime = () => {
   $("seek").setAttribute("aria-valuetext", `${now.toFixed(1)} of ${end.toFixed(1)} seconds`);
   $("time").textContent = `${now.toFixed(2)} / ${end.toFixed(2)} s`;
   for (const each of [inputPlot, ...plots]) each.follow(now / end);
+  if (clip().why) for (const each of whyPlots) each.follow((now - clip().why.start) / clip().why.length);
 };
 const tick = () => {
   showTime();
@@ -131,6 +154,7 @@ const tick = () => {
 };
 const showPlaying = () => {
   Object.assign($("play"), { ariaPressed: sounds.playing(), ariaLabel: sounds.playing() ? "Pause" : "Play" });
+  whys.mark();
   $("ask-hear").textContent = sounds.playing() && state.source === "left" ? "Pause" : "Hear what is left";
   $("input-play").textContent = sounds.playing() && state.source === "original" ? "Pause" : "Play the original";
   if (sounds.playing()) requestAnimationFrame(tick);
@@ -201,6 +225,8 @@ const choose = (index) => {
   if ($("clip-choice")) $("clip-choice").value = index;
   showPrediction(clip());
   $("seek").max = seconds;
+  if (alone()) hear("feature");
+  whys.show(clip().why, seconds);
   inputPlot.show({ address: picture(index, "original"), title: "Spectrogram", label: `Spectrogram of ${name}`, length: seconds });
   showTabs();
   newSets();
@@ -221,12 +247,12 @@ const chooseLayer = (layer) => {
   say(`Layer ${layer}. ${$("summary").textContent}`);
 };
 const hear = (source) => {
-  const other = (source === "left") !== (state.source === "left"); // other sounds, not only other gains
+  const other = source !== state.source && (alone(source) || alone()); // other sounds, not only other gains
   state.source = source;
   if (!other) sounds.hear();
   else if (sounds.playing()) sounds.start();
   for (const input of document.getElementsByName("source")) input.checked = input.value === source;
-  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin", left: "What is left" }[source]);
+  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin", left: "What is left" }[source] ?? "Why");
 };
 const repeat = (loop) => {
   sounds.repeat(loop);

@@ -1,0 +1,125 @@
+"""Why a network gave its answer, in sound: what spoke for it, what keeps it, what is left without, and their nulls.
+
+Of a song it is the one clip length for which the network is surest of the answer. Every sound goes through the front
+end and the network again, and the answer to it stands beside it.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from deconv_jax.decision.attribution import attribute
+from deconv_jax.decision.sufficient import Cells, necessary, says_of, sufficient
+from deconv_jax.network.trained import Trained
+from deconv_jax.results.explain import Answer, Clip, row_magnitudes
+from deconv_jax.sound import audio, auralisation, blocks
+
+SHARE = 0.9
+"""Of the class's probability that the sound which keeps the answer has at least."""
+
+METHOD = "integrated_gradients"
+STEPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """A sound and the probabilities that the network gives for it."""
+
+    waveform: np.ndarray
+    says: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Why:
+    """Why an answer was given.
+
+    Attributes:
+      target: the class, the likeliest of the whole clip.
+      start: sample at which the clip length begins that is explained; `whole`: that, and what the network says of it.
+      image: the class's attribution, shape (freq, time); `attributed`: the sound of its positive part.
+      kept, gone: the least that keeps the answer, and the least without which it changes, in the order of `image`.
+      nulls: what keeps the answer in other orders, by name: "random weights" (the attribution of an untrained network,
+        where there is one), "loudest first", "random order".
+    """
+
+    target: int
+    start: int
+    whole: Sound
+    image: np.ndarray
+    attributed: Sound
+    kept: Cells
+    gone: Cells
+    nulls: dict[str, Cells]
+
+    @property
+    def sounds(self) -> dict[str, Sound]:
+        """All sounds by name."""
+        return {
+            "attribution": self.attributed,
+            "keeps": Sound(self.kept.sound, self.kept.says),
+            "without": Sound(self.kept.rest, self.kept.rest_says),
+            "goes": Sound(self.gone.sound, self.gone.says),
+            "changed": Sound(self.gone.rest, self.gone.rest_says),
+        }
+
+
+def why(trained: Trained, clip: Clip, answer: Answer, twin: Any = None, reading: str = "phase", seed: int = 0) -> Why:
+    """Explains the likeliest class of a clip.
+
+    Args:
+      trained, clip, answer: what is explained.
+      twin: variables of an untrained network; none for no null of it.
+      reading: of the attribution's sound, see `deconv_jax.sound.auralisation`.
+      seed: of the random order.
+    """
+    front, target = trained.front_end, answer.target
+    start = int(answer.starts[int(np.argmax(answer.probabilities[:, target]))]) * front.hop
+    wave = audio.cut(clip.waveform, start, front.clip_samples)
+    heard = blocks.analyse(front, wave)
+    silence = blocks.analyse(front, np.zeros_like(wave)).seen
+
+    def image_of(variables: Any) -> np.ndarray:
+        how: dict[str, Any] = {"method": METHOD, "steps": STEPS, "baseline": silence}
+        return np.asarray(attribute(trained.network, variables, heard.seen, target, **how).image)
+
+    image = image_of(trained.variables)
+    raw = blocks.auralise(front, [image], heard, len(wave), reading, rectify=True)[0]
+    attributed = auralisation.match_gain(raw, wave).waveform
+    orders = {
+        "loudest first": row_magnitudes(front, wave),
+        "random order": np.random.default_rng(seed).random(image.shape),
+    }
+    if twin is not None:
+        orders = {"random weights": image_of(twin)} | orders
+    said = says_of(trained, np.stack([wave, attributed]))
+    return Why(
+        target=target,
+        start=start,
+        whole=Sound(wave, said[0]),
+        image=image,
+        attributed=Sound(attributed, said[1]),
+        kept=sufficient(trained, wave, image, target, share=SHARE),
+        gone=necessary(trained, wave, image, target),
+        nulls={name: sufficient(trained, wave, order, target, share=SHARE) for name, order in orders.items()},
+    )
+
+
+def numbers(found: Why, trained: Trained) -> dict[str, Any]:
+    """What tables and pages say of it, as plain values; probabilities are in the order of the labels."""
+
+    def held(cells: Cells) -> dict[str, Any]:
+        return {"cells": cells.share, "energy": cells.energy, "seconds": cells.seconds, "reached": cells.reached}
+
+    return {
+        "class": trained.labels[found.target],
+        "method": METHOD,
+        "share": SHARE,
+        "start": found.start / trained.front_end.sample_rate,
+        "length": trained.front_end.clip_seconds,
+        "whole": found.whole.says,
+        "sounds": {name: sound.says for name, sound in found.sounds.items()},
+        "kept": held(found.kept),
+        "gone": held(found.gone),
+        "nulls": {name: held(cells) for name, cells in found.nulls.items()},
+    }
