@@ -100,7 +100,7 @@ def sounds(made) -> dict[str, bytes]:
 def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(made, trained):
     assert not made.failed
     found = sounds(made)
-    assert len(found) == 2 * (1 + 2 * (6 + 5))  # two clips: the original, and each feature and its twin
+    assert len(found) == 2 * (1 + 2 * (6 + 5) + 5)  # two clips: the original, each feature and its twin, and why
     page = made.page.read_text()
     inside = embedded(page)
     for folder in made.folders:
@@ -566,6 +566,24 @@ def test_the_panel_is_asked_about_sets_of_features(visit):
     assert page.locator("#ask-curves svg[role=img]").count() == 2
     assert page.locator("#ask-curves path.way").count() == 5
     assert all(p.is_visible() for p in page.locator("#ask-curves path.way").all())
+
+
+def test_why_is_heard_beside_the_answer_to_each_sound(visit):
+    page = visit.page
+    said = json.loads(page.locator("script[data-file$='clip.json']").first.text_content())["why"]
+    assert page.locator("#why-sounds li").count() == 6
+    assert said["class"] in page.inner_text("#why-title")
+    button = page.locator("#why-sounds button").nth(1)
+    button.click()
+    until(lambda: page.evaluate("started") == 1)
+    until(lambda: button.get_attribute("aria-pressed") == "true")
+    (heard,) = np.array(page.evaluate("buffers.map((b) => Array.from(b.getChannelData(0)))"))
+    np.testing.assert_allclose(heard, decoded(page, "why/keeps"), atol=1e-4)
+    page.keyboard.press("1")  # the sounds that run together again
+    until(lambda: page.evaluate("started") == 5)
+    assert button.get_attribute("aria-pressed") == "false"
+    page.click("#play")
+    assert page.locator("#why-plot canvas").get_attribute("aria-label").startswith("Spectrogram of what spoke for")
 
 
 def decoded(page, name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../
 import { pathOf, saidOf, scalesOf } from "../../deconv_jax/page/js/curve.mjs";
 import { addTo, answerFor, answersOf, asLoudAs, leftOf, sidesOf } from "../../deconv_jax/page/js/sets.mjs";
 import { placeAt, restOf } from "../../deconv_jax/page/js/sound.mjs";
+import { amountsOf, saysOf } from "../../deconv_jax/page/js/why.mjs";
 import { csv, fixed, hertz, percent, signed, steps } from "../../deconv_jax/page/js/text.mjs";
 
 const near = (found, wanted, within = 1e-9) => assert.ok(Math.abs(found - wanted) <= within, `${found}, not ${wanted}`);
@@ -149,6 +150,14 @@ test("curves: few features are far apart, and what is said is where the order sa
   assert.doesNotMatch(saidOf({ ...curve, energy: undefined }, "rock"), /energy/);
   const flat = { counts: [0, 1], effect: [1, 1], mean: [1, 1], low: [1, 1], high: [1, 1] };
   assert.doesNotMatch(pathOf(flat.counts, flat.effect, scalesOf(flat.counts, flat.effect)) + saidOf(flat, "x"), /NaN|undefined/);
+});
+
+test("why: answers to sounds, and how much keeps one", () => {
+  assert.deepEqual([saysOf([0.25, 0.75], ["a", "b"], "b"), saysOf([0.75, 0.25], ["a", "b"], "b")], ["75\u202f%", "25\u202f%; a 75\u202f%"]);
+  const held = (reached) => ({ cells: 0.125, energy: 0.5, seconds: 1, reached });
+  const why = { class: "rock", share: 0.9, kept: held(true), gone: held(true), nulls: { "random weights": held(true) } };
+  assert.match(amountsOf(why).join(" "), /^13\u202f% of the cells, 50\u202f% of the energy, in 1.0 s keep 90\u202f% .* rock. Without 13.* answer is another. .*the attribution of random weights, 13/);
+  assert.match(amountsOf({ ...why, gone: held(false) })[1], /never changes/);
 });
 
 test("a sound repeats or ends, and the rest is what is left", () => {

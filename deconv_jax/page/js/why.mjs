@@ -3,8 +3,8 @@ import { $, make } from "./dom.mjs";
 import { percent } from "./text.mjs";
 
 const SOUNDS = [
-  ["attribution", "What spoke for it"], ["keeps", "The least that keeps the answer"], ["without", "What is left without that"],
-  ["goes", "The least that has to go"], ["changed", "What is left then"],
+  ["attribution", "What spoke for it"], ["keeps", "Enough to keep the answer"], ["without", "What is left without that"],
+  ["goes", "What has to go"], ["changed", "What is left then"],
 ];
 
 // The answer to a sound, as text: the class's probability, and the likeliest class where that is another.
