@@ -121,6 +121,8 @@ def test_auralise_writes_sounds_pictures_numbers_and_how_to_make_them_again(run,
             "original.png",
             "original.wav",
             "page",
+            "why",
+            "why.npz",
         )
     ]
     names = [f"f{f:03d}.{ending}" for f in range(4) for ending in ("png", "wav")]

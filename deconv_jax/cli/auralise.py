@@ -18,8 +18,6 @@ from deconv_jax.cli.launch import launch, say_unused
 
 _layers = networks.define_layers("5", "Layer to explain, from 1; several as in 1,3; or all.")
 _FEATURES = networks.define_features("all", "all, a list of numbers from 0 as in 3,17, or top:N of the order.")
-_ORDERS = "Order of the features: by effect on the likeliest class (its logit without it), or energy of the image."
-_BY = flags.DEFINE_enum("by", "effect", ["effect", "energy"], _ORDERS)
 _OFFSET = sounds.define_offset("Seconds to skip in every file")
 _DURATION = sounds.define_duration("4", "Seconds to explain, or full for the whole file.")
 _READING = explaining.define_reading("phase")
@@ -31,11 +29,8 @@ _PAGES += "--layer=all, --duration=full and more than eight files)."
 _PAGE = flags.DEFINE_enum("page", None, ["single", "folder", "none"], _PAGES)
 _TWIN = "--page=none: compare with an untrained twin all the same, which takes twice as long again."
 _UNTRAINED = flags.DEFINE_boolean("untrained", None, _TWIN)
-_WHY = flags.DEFINE_boolean(
-    "why", True, "Explain the answer: what spoke for it, what sound keeps it, what is left without."
-)
 _EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
-_load, _way_back = networks.define_network(), explaining.define_way_back()
+_load, _way_back, _answer = networks.define_network(), explaining.define_way_back(), explaining.define_answer()
 _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
 _cache = sounds.define_cache()
 
@@ -47,14 +42,13 @@ def _auralise(arguments: list[str]) -> int:
     options = clip_folder.Options(
         layers=_layers(trained),
         chosen=_FEATURES.value,
-        by=_BY.value,
         reading=_READING.value,
         rectify=_RECTIFY.value,
         gain=_GAIN.value,
         duration=None if _DURATION.value == "full" else _DURATION.value,
         page=_PAGE.value,
         untrained=_UNTRAINED.value,
-        why=_WHY.value,
+        **_answer(),
         **_way_back(),
     )
     clip_folder.check(trained, options)

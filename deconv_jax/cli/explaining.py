@@ -30,3 +30,12 @@ def define_reading(default: str | None, more: str = "") -> flags.FlagHolder:
     """Defines --reading."""
     about = f"phase: the image is the magnitude (the paper). mask: it scales the STFT.{more}"
     return flags.DEFINE_enum("reading", default, ["phase", "mask"], about)
+
+
+def define_answer() -> Callable[[], dict[str, Any]]:
+    """Defines --by and --why, about what features do for the answer; gives them by name."""
+    orders = "Order of the features: by effect on the likeliest class (its logit without it), or energy of the image."
+    by = flags.DEFINE_enum("by", "effect", ["effect", "energy"], orders)
+    about = "Explain the answer in sound: what spoke for it, what keeps it, what is left without that, what has to go."
+    why = flags.DEFINE_boolean("why", True, about)
+    return lambda: {"by": by.value, "why": why.value}
