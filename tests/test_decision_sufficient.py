@@ -81,6 +81,17 @@ def test_a_worse_order_needs_more(tmp_path):
     assert sufficient(trained, wave, image, 1, share=1).reached
 
 
+def test_an_answer_is_not_kept_where_another_class_is_likelier(tmp_path):
+    trained, wave = listener(tmp_path), sounding()
+    image = np.zeros(SIZE)
+    image[BIN] = 1
+    assert 0.2 * said(trained, wave)[1] < 0.25
+    kept = sufficient(trained, wave, image, 1, share=0.2)
+    assert 0.5 < kept.says[1] < 0.6  # not .2: that is what the class has at least, and it is to be the answer
+    less = sufficient(trained, sounding(0), image, 1, share=0.2)  # it never was: the probability alone counts
+    assert less.says[1] < 0.5
+
+
 def test_where_no_set_does_it_that_is_said(tmp_path):
     trained = listener(tmp_path)
     quiet = sounding(amplitude=0)

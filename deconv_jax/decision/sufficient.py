@@ -65,6 +65,9 @@ class Cells:
 def sufficient(trained: Trained, waveform: Any, image: Any, target: int, *, share: float = 0.9) -> Cells:
     """The first cells whose sound alone brings a class's probability back.
 
+    Where the class is the likeliest of the whole clip, it has to be that of the sound as well: a narrow answer may be
+    lost although most of its probability is kept.
+
     Args:
       trained: the network.
       waveform: a clip of the length that it classifies, shape (samples,).
@@ -79,8 +82,13 @@ def sufficient(trained: Trained, waveform: Any, image: Any, target: int, *, shar
         raise SettingError(f"share must be above 0 and at most 1, not {share}")
     clip = _clip(trained, waveform, image, target)
     # All cells are the clip itself, but for rounding.
-    wanted = share * clip.says([clip.cells])[0, target] * (1 - 1e-5)
-    return _found(clip, lambda says: says[:, target] >= wanted, alone=True)
+    whole = clip.says([clip.cells])[0]
+    wanted, first = share * whole[target] * (1 - 1e-5), np.argmax(whole) == target
+    return _found(
+        clip,
+        lambda says: (says[:, target] >= wanted) & (~first | (np.argmax(says, axis=1) == target)),
+        alone=True,
+    )
 
 
 def necessary(trained: Trained, waveform: Any, image: Any, target: int) -> Cells:
