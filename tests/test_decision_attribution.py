@@ -1,5 +1,6 @@
 """What spoke for a class, by hand where a network is small or linear, and against other libraries where they are."""
 
+import copy
 import importlib.metadata
 
 import jax
@@ -341,9 +342,6 @@ def peers(request, clips):
         want = want.detach().numpy()[:, 0]
         assert np.abs(want).max() > 0
         apart = np.abs(found - want) / np.abs(want).max()
-        if method == "integrated_gradients":  # one of so many points may be rounded to the other side of a kink
-            assert apart.max() < 5e-3
-            apart = np.sort(apart.ravel())[: -apart.size // 20]
         assert apart.max() < 1e-4, method
 
     return torch, (network, variables), (model, pools), seen, compare
@@ -356,9 +354,10 @@ def test_captum_finds_the_same(peers):
     targets = torch.tensor([0, 2, 1])
     compare("gradient", captum.Saliency(model).attribute(seen.clone(), target=targets, abs=False))
     compare("gradient_x_input", captum.InputXGradient(model).attribute(seen.clone(), target=targets))
-    integrated = captum.IntegratedGradients(model)
+    # In doubles: in single precision Captum's points fall on the other side of a kink at times, 1e-3 away.
+    integrated, double = captum.IntegratedGradients(copy.deepcopy(model).double()), seen.double()
     for base in (0.0, 0.3):
-        want = integrated.attribute(seen, baselines=base, target=targets, n_steps=20, method="gausslegendre")
+        want = integrated.attribute(double, baselines=base, target=targets, n_steps=20, method="gausslegendre")
         compare("integrated_gradients", want, steps=20, baseline=base)
     compare("guided", captum.GuidedBackprop(model).attribute(seen.clone(), target=targets))
     for layer, pool in enumerate(pools, 1):

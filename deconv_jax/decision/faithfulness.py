@@ -1,8 +1,9 @@
 """Does the network depend on what an attribution points at? Measures of images, by asking the network again.
 
 The measures are those of Paissan et al. 2024 (Listenable Maps for Audio Classifiers, ICML, section 4.1 and arXiv
-2403.13086), and the areas under the deletion and insertion curves (Petsiuk et al. 2018, section 3.2). With f the
-probability of the class that is explained, X the clip, M a mask of 0 to 1, all on what the network sees:
+2403.13086), as the authors' code has them (SpeechBrain, recipes/ESC50/interpret/interpreter_brain.py), and the areas
+under the deletion and insertion curves (Petsiuk et al. 2018, section 3.2). With f the probability of the class that is
+explained, X the clip, M a mask of 0 to 1, all on what the network sees:
 
 - AI, average increase, %: clips for which f(X ⊙ M) > f(X). More is better.
 - AD, average drop, %: max(0, f(X) - f(X ⊙ M)) / f(X). Less is better.
