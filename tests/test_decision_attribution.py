@@ -2,6 +2,8 @@
 
 import copy
 import importlib.metadata
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -370,22 +372,35 @@ def test_captum_finds_the_same(peers):
         compare("occlusion", want, patch=patch, stride=stride, fill=0.2)
 
 
+@pytest.fixture
+def zennit(monkeypatch):
+    """Before version 1 it imports torchvision, of which nothing is used here, and which may not fit this PyTorch."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        for name in ("torchvision", "torchvision.models", "torchvision.models.resnet"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        for name in ("Bottleneck", "BasicBlock"):
+            setattr(sys.modules["torchvision.models.resnet"], name, type(name, (), {}))
+    return pytest.importorskip("zennit.composites", reason="zennit is not installed: pip install 'deconv_jax[peers]'")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("composite", ["epsilon", "gamma_flat", "gamma_box"])
-def test_zennit_finds_the_same(composite, peers):
-    composites = pytest.importorskip("zennit.composites", reason="zennit is not there: pip install 'deconv_jax[peers]'")
-    from zennit import canonizers, rules, types
+def test_zennit_finds_the_same(composite, peers, zennit):
+    from zennit import canonizers, composites, rules
+    from zennit.types import Convolution, Linear
 
     torch, given, (model, _), seen, compare = peers
     if importlib.metadata.version("zennit") < "1":  # merges batch norm into a layer, and leaves its epsilon in it
         model, _ = twin(torch, *fold(*given))
     base, merged = composites.layer_map_base(), [canonizers.SequentialMergeBatchNorm()]
     dense = (torch.nn.Linear, rules.Epsilon(epsilon=1e-3))
-    convolutions = [(types.Convolution, rules.Gamma(gamma=0.4)), dense]
+    convolutions = [(Convolution, rules.Gamma(gamma=0.4)), dense]
     if composite == "epsilon":
-        rule = composites.LayerMapComposite([*base, (types.Linear, rules.Epsilon(epsilon=1e-3))], canonizers=merged)
+        rule = composites.LayerMapComposite([*base, (Linear, rules.Epsilon(epsilon=1e-3))], canonizers=merged)
     elif composite == "gamma_flat":
-        first = [(types.Convolution, rules.Flat())]
+        first = [(Convolution, rules.Flat())]
         rule = composites.SpecialFirstLayerMapComposite([*base, *convolutions], first, canonizers=merged)
     else:
         low, high = torch.full_like(seen, -0.1), torch.full_like(seen, 1.2)
