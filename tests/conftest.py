@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+import types
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
@@ -57,3 +59,15 @@ def shared():
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"there is no {SHARED}: the test on real excerpts needs its golden images")
     return SHARED
+
+
+@pytest.fixture
+def without_torchvision(monkeypatch):
+    """For zennit before version 1 and Quantus, which import it and use nothing of it here: it may not fit PyTorch."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        for name in ("torchvision", "torchvision.models", "torchvision.models.resnet"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        for name in ("Bottleneck", "BasicBlock"):
+            setattr(sys.modules["torchvision.models.resnet"], name, type(name, (), {}))

@@ -2,8 +2,6 @@
 
 import copy
 import importlib.metadata
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -372,22 +370,10 @@ def test_captum_finds_the_same(peers):
         compare("occlusion", want, patch=patch, stride=stride, fill=0.2)
 
 
-@pytest.fixture
-def zennit(monkeypatch):
-    """Before version 1 it imports torchvision, of which nothing is used here, and which may not fit this PyTorch."""
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError):
-        for name in ("torchvision", "torchvision.models", "torchvision.models.resnet"):
-            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        for name in ("Bottleneck", "BasicBlock"):
-            setattr(sys.modules["torchvision.models.resnet"], name, type(name, (), {}))
-    return pytest.importorskip("zennit.composites", reason="zennit is not installed: pip install 'deconv_jax[peers]'")
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("composite", ["epsilon", "gamma_flat", "gamma_box"])
-def test_zennit_finds_the_same(composite, peers, zennit):
+def test_zennit_finds_the_same(composite, peers, without_torchvision):
+    pytest.importorskip("zennit.composites", reason="zennit is not installed: pip install 'deconv_jax[peers]'")
     from zennit import canonizers, composites, rules
     from zennit.types import Convolution, Linear
 

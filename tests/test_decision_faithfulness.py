@@ -113,7 +113,7 @@ def test_sparseness_and_complexity_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sparseness_and_complexity_are_quantus_own(images):
+def test_sparseness_and_complexity_are_quantus_own(images, without_torchvision):
     quantus = pytest.importorskip("quantus", reason="Quantus is not installed: pip install 'deconv_jax[peers]'")
     settings = {"abs": False, "normalise": False, "disable_warnings": True}
     masks = mask_of(images, Masking("maximum"))
