@@ -93,7 +93,7 @@ class Runs:
                 content = soundfile.read(path)[0].tobytes()
             elif path.suffix == ".npz":
                 with np.load(path) as stored:
-                    content = stored["images"].tobytes()
+                    content = b"".join(stored[name].tobytes() for name in sorted(stored.files))
             digests[str(path.relative_to(self.folder))] = hashlib.sha256(content).hexdigest()
         return digests
 

@@ -259,7 +259,7 @@ def test_a_log_network_standardises_every_bin(music, tmp_path):
 
 
 def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_path):
-    with pytest.raises(InputError, match=r"holds no training run.*as workdir"):
+    with pytest.raises(InputError, match=r"^workdir .*holds no training run"):
         workdir.load(tmp_path)
     with pytest.raises(InputError, match=r"^checkpoint .*does not exist"):
         workdir.load(finished[0], tmp_path / "12")
