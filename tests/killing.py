@@ -61,7 +61,14 @@ class Runs:
 
     def auralise(self) -> list[str]:
         songs = sorted(self.music.glob("*/0.wav"))
-        flags = ["--layer=2", "--features=top:1", "--page=folder", f"--out={self.out}", f"--workdir={self.workdir}"]
+        flags = [
+            "--layer=2",
+            "--nowhy",
+            "--features=top:1",
+            "--page=folder",
+            f"--out={self.out}",
+            f"--workdir={self.workdir}",
+        ]
         return ["auralise", *flags, *map(str, songs)]
 
     def begin(self, command: list[str]) -> subprocess.Popen:
