@@ -136,8 +136,7 @@ def faithfulness(
         raise SettingError(f"steps must be a whole number of at least 1, not {steps!r}")
     size = (batch.shape[1], batch.shape[2])
     check_length(network, variables, layer_sizes(network.blocks, size)[-1], size)
-    group = min(len(batch), clips_together(network.blocks, size))
-    ask = functools.partial(_asked, network, variables, group)
+    ask = functools.partial(answers_of, network, variables)
     before = ask(batch)
     chosen = before.argmax(axis=1) if target is None else targets_of(target, *before.shape)
     masks = mask_of(images, masking)
@@ -146,14 +145,9 @@ def faithfulness(
         return answers[np.arange(len(chosen)), chosen]
 
     inside, outside = ask(fill + masks * (batch - fill)), ask(fill + (1 - masks) * (batch - fill))
-    p, p_in, p_out = map(probability, (before, inside, outside))
     curves = _curves(lambda x: probability(ask(x)), batch, images, steps, fill)
     return Faithfulness(
-        100 * (p_in > p).astype(np.float32),
-        100 * np.maximum(p - p_in, 0) / (p + _TINY),
-        100 * np.maximum(p_in - p, 0) / (1 - p + _TINY),
-        p - p_out,
-        (before.argmax(axis=1) == inside.argmax(axis=1)).astype(np.float32),
+        *kept_and_lost(before, inside, outside, chosen),
         sparseness(masks),
         complexity(masks),
         *curves,
@@ -166,6 +160,26 @@ def faithfulness(
 
 
 _TINY = np.float32(1e-10)
+
+
+_Five = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def kept_and_lost(before: np.ndarray, inside: np.ndarray, outside: np.ndarray, chosen: np.ndarray) -> _Five:
+    """AI, AD, AG, FF and Fid-In, each (clips,), of probabilities (clips, classes) of clips, what masks keep and leave.
+
+    Args:
+      before, inside, outside: of X, X ⊙ M and X ⊙ (1 - M).
+      chosen: the class of each clip, (clips,).
+    """
+    p, p_in, p_out = (answers[np.arange(len(chosen)), chosen] for answers in (before, inside, outside))
+    return (
+        100 * (p_in > p).astype(np.float32),
+        100 * np.maximum(p - p_in, 0) / (p + _TINY),
+        100 * np.maximum(p_in - p, 0) / (1 - p + _TINY),
+        p - p_out,
+        (before.argmax(axis=1) == inside.argmax(axis=1)).astype(np.float32),
+    )
 
 
 def mask_of(images: Any, masking: Masking) -> np.ndarray:
@@ -226,10 +240,12 @@ def _curves(ask: Any, batch: np.ndarray, images: np.ndarray, steps: int, fill: f
     return deletion, insertion
 
 
-def _asked(network: Network, variables: Any, group: int, batch: np.ndarray) -> np.ndarray:
-    """Probabilities, (clips, classes), so many clips at once as bound the memory."""
-    clips = len(batch)
-    padded = np.pad(np.asarray(batch, np.float32), [(0, -clips % group), (0, 0), (0, 0)], mode="edge")
+def answers_of(network: Network, variables: Any, batch: Any) -> np.ndarray:
+    """Probabilities for clips (clips, freq, time) → (clips, classes), so many at once as bound the memory."""
+    batch = np.asarray(batch, np.float32)
+    clips, (freq, time) = len(batch), batch.shape[1:]
+    group = min(clips, clips_together(network.blocks, (freq, time)))
+    padded = np.pad(batch, [(0, -clips % group), (0, 0), (0, 0)], mode="edge")
     found = [_probabilities(network, variables, padded[n : n + group]) for n in range(0, clips, group)]
     return np.concatenate([np.asarray(x) for x in found])[:clips]
 

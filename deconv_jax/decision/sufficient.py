@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deconv_jax.decision.faithfulness import answers_of
 from deconv_jax.deconvolution.plain import clips_together
 from deconv_jax.errors import SettingError
 from deconv_jax.network.trained import Trained
@@ -107,7 +108,7 @@ def necessary(trained: Trained, waveform: Any, image: Any, target: int) -> Cells
 def says_of(trained: Trained, waveforms: Any) -> np.ndarray:
     """Probabilities that the network gives for clips of its length, (clips, samples) → (clips, classes)."""
     _, seen = front_end.analyse(trained.front_end, waveforms)
-    return np.asarray(_probabilities(trained.network, trained.variables, seen), np.float64)
+    return answers_of(trained.network, trained.variables, seen).astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +199,3 @@ def _masked(
     mask = (first if alone else ~first).astype(jnp.float32)
     image = front_end.lift(front, mask, seen, spectrum, "mask")
     return auralise(image, spectrum, "mask", hop=front.hop, length=length, window=front.window)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(network: Any, variables: Any, seen: jax.Array) -> jax.Array:
-    return network.probabilities(network.apply(variables, seen)[0])

@@ -14,12 +14,10 @@ masks hold the same number of cells, but not the same energy: how much they hold
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -98,7 +96,7 @@ def faithfulness(
     front = trained.front_end
     clips, failed = _clips(paths, front, offset, settings.clips)
     seen = np.stack([clip.heard.seen for clip in clips])
-    probabilities = np.asarray(_probabilities(trained, seen))
+    probabilities = measures.answers_of(trained.network, trained.variables, seen)
     answers = probabilities.argmax(axis=1)
     start = untrained(trained, seed(trained))
     rng = np.random.default_rng(0)
@@ -158,18 +156,6 @@ def _clips(paths: Sequence[Path], front: FrontEnd, offset: float, count: int) ->
     return clips, failed
 
 
-def _probabilities(trained: Trained, seen: np.ndarray, batch: int = 8) -> np.ndarray:
-    """(clips, freq, time) → (clips, classes)."""
-    padded = np.pad(seen, ((0, -len(seen) % batch), (0, 0), (0, 0)))
-    parts = [_answers(trained.network, trained.variables, padded[i : i + batch]) for i in range(0, len(padded), batch)]
-    return np.concatenate([np.asarray(part) for part in parts])[: len(seen)]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _answers(network: Any, variables: Any, seen: jax.Array) -> jax.Array:
-    return network.probabilities(network.apply(variables, seen)[0])
-
-
 def _ranks(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Where each cell stands in its image's order, the largest value first, as a share from 0; ties at random."""
     flat = images.reshape(len(images), -1)
@@ -182,29 +168,22 @@ def _ranks(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _measure(
     trained: Trained, rows: np.ndarray, before: np.ndarray, ranks: np.ndarray, settings: Settings
 ) -> dict[str, np.ndarray]:
-    """Every measure of every clip, shape (clips,), and both curves, shape (clips, steps + 1).
-
-    AI, AD, AG and Fid-In are those of L-MAC (Paissan et al. 2024, arXiv 2403.13086), FF too, of probabilities.
-    """
+    """Every measure of every clip, shape (clips,), and both curves, shape (clips, steps + 1)."""
     every, answers = np.arange(len(rows)), before.argmax(axis=1)
 
     def heard(masks: np.ndarray) -> np.ndarray:
-        return _probabilities(trained, np.asarray(levelled(trained.front_end, jnp.asarray(rows * masks, jnp.float32))))
+        seen = levelled(trained.front_end, jnp.asarray(rows * masks, jnp.float32))
+        return measures.answers_of(trained.network, trained.variables, seen)
 
     shares = np.linspace(0, 1, settings.steps + 1)
     insertion = np.stack([heard(ranks < share)[every, answers] for share in shares], axis=1)
     deletion = np.stack([heard(ranks >= share)[every, answers] for share in shares], axis=1)
-    mask, full = ranks < settings.share, before[every, answers]
-    inside, outside = heard(mask), heard(~mask)
-    kept, power = inside[every, answers], rows**2
+    mask, power = ranks < settings.share, rows**2
+    kept = measures.kept_and_lost(before, heard(mask), heard(~mask), answers)
     return {
         "insertion": np.trapezoid(insertion, shares),
         "deletion": np.trapezoid(deletion, shares),
-        "AI": 100.0 * (kept > full),
-        "AD": 100 * np.maximum(full - kept, 0) / full,
-        "AG": 100 * np.maximum(kept - full, 0) / np.maximum(1 - full, 1e-9),
-        "FF": full - outside[every, answers],
-        "Fid-In": 1.0 * (inside.argmax(axis=1) == answers),
+        **dict(zip(("AI", "AD", "AG", "FF", "Fid-In"), kept, strict=True)),
         "energy": (power * mask).sum(axis=(1, 2)) / power.sum(axis=(1, 2)),
         "insertion curve": insertion,
         "deletion curve": deletion,
