@@ -6,7 +6,7 @@ what is asked is what the network says of something that can be heard. (A masked
 sound: analysed again, it is another.)
 
 "Smallest" is a claim about this order only, and not quite that. The probability of a class does not rise steadily with
-the number of cells: a few more can cost the answer again. So the counts of a grid are tried, each 1.6 times the one
+the number of cells: a few more can cost the answer again. So the counts of a grid are tried, each 2.7 times the one
 before, and the first that does is followed down: the counts between it and the one before, then those between the
 first of these that does and its neighbour. A smaller set may lie between two counts of the grid; what is returned does
 what it says, on the sound itself. Masked sound is nothing that networks are trained on either: that little is enough
@@ -30,7 +30,7 @@ from deconv_jax.sound import front_end
 from deconv_jax.sound.auralisation import auralise
 from deconv_jax.sound.front_end import FrontEnd
 
-TRIED = 16
+TRIED = 8
 """Counts that are tried together; three times."""
 
 

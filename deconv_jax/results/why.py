@@ -39,8 +39,8 @@ class Why:
       start: sample at which the clip length begins that is explained; `whole`: that, and what the network says of it.
       image: the class's attribution, shape (freq, time); `attributed`: the sound of its positive part.
       kept, gone: the least that keeps the answer, and the least without which it changes, in the order of `image`.
-      nulls: what keeps the answer in other orders, by name: "random weights" (the attribution of an untrained network,
-        where there is one), "loudest first", "random order".
+      kept_nulls, gone_nulls: the same in other orders, by name: "random weights" (the attribution of an untrained
+        network, where there is one), "loudest first", "random order".
     """
 
     target: int
@@ -50,7 +50,8 @@ class Why:
     attributed: Sound
     kept: Cells
     gone: Cells
-    nulls: dict[str, Cells]
+    kept_nulls: dict[str, Cells]
+    gone_nulls: dict[str, Cells]
 
     @property
     def sounds(self) -> dict[str, Sound]:
@@ -101,7 +102,8 @@ def why(trained: Trained, clip: Clip, answer: Answer, twin: Any = None, reading:
         attributed=Sound(attributed, said[1]),
         kept=sufficient(trained, wave, image, target, share=SHARE),
         gone=necessary(trained, wave, image, target),
-        nulls={name: sufficient(trained, wave, order, target, share=SHARE) for name, order in orders.items()},
+        kept_nulls={name: sufficient(trained, wave, order, target, share=SHARE) for name, order in orders.items()},
+        gone_nulls={name: necessary(trained, wave, order, target) for name, order in orders.items()},
     )
 
 
@@ -121,5 +123,6 @@ def numbers(found: Why, trained: Trained) -> dict[str, Any]:
         "sounds": {name: sound.says for name, sound in found.sounds.items()},
         "kept": held(found.kept),
         "gone": held(found.gone),
-        "nulls": {name: held(cells) for name, cells in found.nulls.items()},
+        "kept_nulls": {name: held(cells) for name, cells in found.kept_nulls.items()},
+        "gone_nulls": {name: held(cells) for name, cells in found.gone_nulls.items()},
     }

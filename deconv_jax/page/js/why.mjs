@@ -15,12 +15,15 @@ export const saysOf = (says, labels, name) => {
 
 export const heldOf = ({ cells, energy, seconds }) => `${percent(cells)} of the cells, ${percent(energy)} of the energy, in ${seconds.toFixed(1)} s`;
 
+// The same in other orders of the cells.
+const othersOf = (nulls) => Object.entries(nulls).map(([order, held]) =>
+  `${order === "random weights" ? "the attribution of random weights" : order}, ${held.reached ? heldOf(held) : "never"}`).join("; ");
+
 // What keeps the answer and what has to go, in sentences.
-export const amountsOf = ({ kept, gone, share, nulls, class: name }) => [
+export const amountsOf = ({ kept, gone, share, kept_nulls: keptNulls, gone_nulls: goneNulls, class: name }) => [
   `${heldOf(kept)} keep ${percent(share)} of the probability of ${name}.`,
   gone.reached ? `Without ${heldOf(gone)}, the answer is another.` : "The answer never changes, however much goes.",
-  `In other orders, as much is kept by: ${Object.entries(nulls).map(([order, held]) =>
-    `${order === "random weights" ? "the attribution of random weights" : order}, ${heldOf(held)}`).join("; ")}.`,
+  `In other orders, as much is kept by: ${othersOf(keptNulls)}. It changes without: ${othersOf(goneNulls)}.`,
 ];
 
 // `labels`; `plots` [attribution, what is kept]; `address(name)`; `playing()`: the name of the sound that plays, or "";
