@@ -19,11 +19,15 @@ from deconv_jax.sound.front_end import FrontEnd
 FRONT = FrontEnd(sample_rate=4000, n_fft=64, hop=32, clip_seconds=0.5)
 
 
+def small(front, folder):
+    network = Network(blocks=(Block(maps=4), Block(maps=3)), dense=(5,), classes=3)
+    variables = dict(jax.jit(network.init)(jax.random.key(1), jnp.zeros((front.bins, front.clip_frames))))
+    return Trained(network, variables, front, list("abc"), folder, {"config": {}})
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    network = Network(blocks=(Block(maps=4), Block(maps=3)), dense=(5,), classes=3)
-    variables = dict(jax.jit(network.init)(jax.random.key(1), jnp.zeros((FRONT.bins, FRONT.clip_frames))))
-    return Trained(network, variables, FRONT, list("abc"), tmp_path_factory.mktemp("none"), {"config": {}})
+    return small(FRONT, tmp_path_factory.mktemp("none"))
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +89,17 @@ def test_it_can_be_left_out(trained, song, tmp_path):
     folder = clip_folder.export(trained, [song], tmp_path, options).folders[0]
     assert not (folder / "why").exists()
     assert json.loads((folder / "manifest.json").read_text())["why"] is None
+
+
+@pytest.mark.parametrize("kind", ["mel", "cqt"])
+def test_of_other_spectra_the_sounds_are_what_was_heard_too(kind, tmp_path):
+    front = FrontEnd(4000, n_fft=128, hop=64, clip_seconds=0.5, kind=kind, bands=24, fmin=200.0)
+    trained = small(front, tmp_path)
+    rng = np.random.default_rng(1)
+    clip = explain.clip_of(front, 0.1 * rng.standard_normal(front.clip_samples))
+    found = why.why(trained, clip, explain.answer_of(trained, clip), reading="mask")
+    assert found.image.shape == found.kept.mask.shape == (front.bins, front.clip_frames)
+    for name, sound in found.sounds.items():
+        np.testing.assert_allclose(says_of(trained, sound.waveform[None])[0], sound.says, atol=1e-5, err_msg=name)
+    for cells in (found.kept, found.gone):
+        np.testing.assert_allclose(cells.sound + cells.rest, found.whole.waveform, atol=1e-4)
