@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from deconv_jax.errors import InputError
-from deconv_jax.music import builtin
+from deconv_jax.music import builtin, stems
 from deconv_jax.music import compose as composing
 from deconv_jax.music.builtin import GENRES, build, compose, files, normalise_loudness, plan
 from deconv_jax.music.compose import BAR, STEP, Dice, harmony, score, voicings
@@ -397,3 +397,27 @@ def test_songs_that_a_worker_lost_are_made_here(tmp_path, quick, monkeypatch):
 
 def test_cache_folder_is_the_platforms():
     assert "deconv_jax" in str(runtime.cache_dir())
+
+
+# --- stems ----------------------------------------------------------------------------------
+
+
+def test_stems_add_up_to_the_song():
+    song = builtin.make_song("dance", 2)
+    found = stems.make_stems("dance", 2)
+    assert set(found) <= set(stems.STEMS)
+    assert {"kick", "bass", "comp", "lead"} <= set(found)
+    assert all(np.any(stem) and stem.shape == song.shape for stem in found.values())
+    # Rounding of the renderer's 16 bits and of its own sums.
+    assert np.std(sum(found.values()) - song) < 1e-3 * np.std(song)
+
+
+def test_drums_are_taken_apart_by_kind_and_last_as_long_as_the_song():
+    midi = compose("hiphop", 0)
+    parts = stems.split(midi)
+    drums = next(player for player in midi.instruments if player.is_drum)
+    kinds = [part for part in parts.values() if part.instruments[0].is_drum]
+    assert sum(len(part.instruments[0].notes) for part in kinds) == len(drums.notes)
+    assert {note.pitch for note in parts["kick"].instruments[0].notes} == {36}
+    assert {part.get_end_time() for part in parts.values()} == {midi.get_end_time()}
+    assert not any(control.number == 119 for player in midi.instruments for control in player.control_changes)

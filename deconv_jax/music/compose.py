@@ -11,7 +11,7 @@ the same on every machine and with every version of NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -676,15 +676,31 @@ def compose(genre: str, seed: int) -> pretty_midi.PrettyMIDI:
         seed: any whole number from 0.
 
     Returns:
-        The song as MIDI: one instrument per player that has notes, named after its role, with
-        volume, reverberation and, for pumping pads, expression. A pure function of its arguments.
+        The song as MIDI, as `midi_of` has it. A pure function of its arguments.
 
     Raises:
         ValueError: if the genre is unknown or the seed is negative.
     """
+    song = plan(genre, seed)
+    # The renderer stops at the last event, so one after the last note lets the sound die away.
+    tail = int(_TAIL_SECONDS * song.tempo * TICKS_PER_BEAT) // 60
+    return midi_of(song, score(song), song.bars * BAR + tail)
+
+
+def midi_of(song: Song, written: Mapping[str, Sequence[Event]], end: int) -> pretty_midi.PrettyMIDI:
+    """Hands notes to the players.
+
+    Args:
+        song: has the tempo and the players, by role.
+        written: by role, its notes, at least one in all.
+        end: tick up to which the music sounds.
+
+    Returns:
+        One instrument per player that has notes, named after its role, with volume, reverberation and, for pumping
+        pads, expression.
+    """
     import pretty_midi
 
-    song = plan(genre, seed)
     midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_BEAT, initial_tempo=song.tempo)
 
     def seconds(tick: int) -> float:
@@ -693,7 +709,7 @@ def compose(genre: str, seed: int) -> pretty_midi.PrettyMIDI:
     def control(number: int, value: int, tick: int) -> pretty_midi.ControlChange:
         return pretty_midi.ControlChange(number, value, seconds(tick))
 
-    for role, events in score(song).items():
+    for role, events in written.items():
         if not events:
             continue
         part = song.parts[role]
@@ -709,7 +725,5 @@ def compose(genre: str, seed: int) -> pretty_midi.PrettyMIDI:
             pretty_midi.Note(e.velocity, e.pitch, seconds(e.start), seconds(e.start + e.length)) for e in events
         ]
         midi.instruments.append(player)
-    # The renderer stops at the last event, so one after the last note lets the sound die away.
-    tail = song.bars * BAR + int(_TAIL_SECONDS * song.tempo * TICKS_PER_BEAT) // 60
-    midi.instruments[0].control_changes.append(control(91, song.reverb, tail))
+    midi.instruments[0].control_changes.append(control(91, song.reverb, end))
     return midi
