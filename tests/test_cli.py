@@ -314,7 +314,7 @@ def test_train_ends_with_its_report_and_auralise_explains_what_it_trained(tmp_pa
     assert process.returncode == 0, process.stderr
     assert len(list((tmp_path / "auralised" / "0" / "layer5").iterdir())) == 2
     manifest = json.loads((tmp_path / "auralised" / "0" / "manifest.json").read_text())
-    flags = ["--network=run/network", "--features=top:1", "--out=again"]
+    flags = ["--network=run/network", "--features=top:1", "--out=again", "--nowhy", "--page=none"]
     process = command("auralise", *flags, "music/tone/0.wav", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     again = json.loads((tmp_path / "again" / "0" / "manifest.json").read_text())

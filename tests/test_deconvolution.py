@@ -36,7 +36,7 @@ def golden_network(arrays, maps):
 
 def random_network(blocks, size, seed=0):
     network = Network(blocks=tuple(blocks), dense=())
-    variables = network.init(jax.random.key(seed), jnp.zeros(size))
+    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size))
     keys = iter(jax.random.split(jax.random.key(seed + 1), len(blocks)))
     for number, block in enumerate(blocks, 1):
         variables["params"][f"conv{number}"]["bias"] = 0.1 * jax.random.normal(next(keys), (block.maps,))

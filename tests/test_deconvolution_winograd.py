@@ -1,5 +1,7 @@
 """The fast path against the plain one, which is held against the slow reference elsewhere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,9 @@ def test_inactive_features_give_exact_zeros(rng):
 
 def test_works_within_another_compiled_function(rng):
     network, variables = random_network(SPECS["paper"], (24, 24))
-    _, trace = network.apply(variables, rng.uniform(size=(1, 24, 24)).astype(np.float32), head=False)
+    _, trace = jax.jit(functools.partial(network.apply, head=False))(
+        variables, rng.uniform(size=(1, 24, 24)).astype(np.float32)
+    )
     kernels = tuple(variables["params"][f"conv{l}"]["kernel"] for l in (1, 2, 3))
     given = (trace[-1].pooled, tuple(t.switches for t in trace), kernels)
     inner = jax.jit(lambda features: winograd.backproject.__wrapped__(*given, features, (24, 24)))
@@ -82,7 +86,9 @@ def test_the_path_is_chosen_from_the_blocks_and_can_be_forced():
 
 def test_shapes_of_another_network_are_refused(rng):
     network, variables = random_network(SPECS["paper"], (24, 24))
-    _, trace = network.apply(variables, rng.uniform(size=(1, 24, 24)).astype(np.float32), head=False)
+    _, trace = jax.jit(functools.partial(network.apply, head=False))(
+        variables, rng.uniform(size=(1, 24, 24)).astype(np.float32)
+    )
     kernels = tuple(variables["params"][f"conv{l}"]["kernel"] for l in (1, 2, 3))
     with pytest.raises(ValueError, match="layer 1: switches"):
         winograd.backproject(trace[-1].pooled, tuple(t.switches for t in trace), kernels, jnp.arange(2), (26, 24))

@@ -12,7 +12,7 @@ from deconv_jax.network.spec import NO_WINNER, Block, layer_sizes
 
 def test_the_papers_network_has_its_names_shapes_and_sizes():
     network = paper_network()
-    params = network.init(jax.random.key(0), jnp.zeros((257, 173)))["params"]
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((257, 173)))["params"]
     shapes = jax.tree.map(jnp.shape, params)
     assert list(shapes) == ["conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2", "output"]
     assert shapes["conv1"] == {"kernel": (3, 3, 1, 64), "bias": (64,)}
@@ -33,11 +33,12 @@ def exact(params):
 def test_trace_holds_pooled_maps_and_switches(rng):
     network = Network(blocks=(Block(maps=3), Block(maps=2)), dense=(4,))
     magnitude = rng.integers(0, 16, (2, 13, 11)).astype(np.float32) / 16
-    variables = exact(network.init(jax.random.key(0), magnitude))
-    logits, trace = network.apply(variables, magnitude)
+    variables = exact(jax.jit(network.init)(jax.random.key(0), magnitude))
+    run = jax.jit(network.apply)
+    logits, trace = run(variables, magnitude)
     assert logits.shape == (2, 3)
     for clip in range(2):
-        one_logits, one = network.apply(variables, magnitude[clip])
+        one_logits, one = run(variables, magnitude[clip])
         np.testing.assert_allclose(one_logits, logits[clip], atol=1e-6)
         x = magnitude[clip, ..., None].astype(np.float64)
         for number, (layer, single) in enumerate(zip(trace, one, strict=True), 1):
@@ -80,12 +81,13 @@ def test_ties_go_to_the_first_in_row_major_order():
 def test_padding_frames_change_nothing(rng, padding, frames):
     network = Network(blocks=(Block(maps=3, padding=padding), Block(maps=4, padding=padding)))
     magnitude = rng.integers(0, 16, (20, frames)).astype(np.float32) / 16
-    variables = exact(network.init(jax.random.key(1), jnp.zeros((20, frames))))
+    variables = exact(jax.jit(network.init)(jax.random.key(1), jnp.zeros((20, frames))))
     variables["params"]["conv1"]["bias"] += 0.25  # so that padding would show
     variables["input"] = {"mean": rng.integers(-16, 16, (20, 1)) / 16, "scale": rng.choice([0.5, 1, 2], (20, 1))}
-    _, plain = network.apply(variables, magnitude)
+    run = jax.jit(network.apply, static_argnames="head")
+    _, plain = run(variables, magnitude)
     padded = np.pad(magnitude, [(0, 0), (0, 9)], constant_values=7.0)
-    _, trace = network.apply(variables, padded, head=False, frames=frames)
+    _, trace = run(variables, padded, head=False, frames=frames)
     for want, got in zip(plain, trace, strict=True):
         columns = want.pooled.shape[1]
         np.testing.assert_array_equal(got.pooled[:, :columns], want.pooled)
@@ -97,10 +99,11 @@ def test_padding_frames_change_nothing(rng, padding, frames):
 def test_dropout_acts_in_training_only():
     network = Network(blocks=(Block(maps=8),))
     x = jnp.ones((8, 8))
-    variables = network.init(jax.random.key(0), x)
-    a, b = (network.apply(variables, x, train=True, rngs={"dropout": jax.random.key(k)})[0] for k in (1, 2))
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    run = jax.jit(network.apply, static_argnames="train")
+    a, b = (run(variables, x, train=True, rngs={"dropout": jax.random.key(k)})[0] for k in (1, 2))
     assert np.any(a != b)
-    np.testing.assert_array_equal(network.apply(variables, x)[0], network.apply(variables, x)[0])
+    np.testing.assert_array_equal(run(variables, x)[0], run(variables, x)[0])
 
 
 @pytest.mark.parametrize(

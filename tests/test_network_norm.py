@@ -92,8 +92,8 @@ def test_folded_networks_are_the_same_to_the_last_image(rng):
     wanted = jax.eval_shape(folded.init, jax.random.key(0), jax.ShapeDtypeStruct(size, np.float32))
     assert jax.tree.map(np.shape, {k: plain[k] for k in wanted}) == jax.tree.map(lambda x: x.shape, dict(wanted))
     seen = rng.random((2, *size)).astype(np.float32)
-    logits, trace = network.apply(variables, seen)
-    again, same = folded.apply(plain, seen)
+    logits, trace = jax.jit(network.apply)(variables, seen)
+    again, same = jax.jit(folded.apply)(plain, seen)
     np.testing.assert_allclose(again, logits, atol=1e-5)
     for one, other in zip(trace, same, strict=True):
         np.testing.assert_allclose(other.pooled, one.pooled, atol=1e-5 * float(jnp.abs(one.pooled).max()))

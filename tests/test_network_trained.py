@@ -29,7 +29,7 @@ def test_networks_share_a_fingerprint_only_if_all_that_results_depend_on_is_the_
         fingerprint(NETWORK.clone(blocks=(Block(maps=2, pool=(3, 2)),)), variables(), FRONT),
         fingerprint(NETWORK.clone(dense=(3,)), variables(), FRONT),
         fingerprint(NETWORK, variables(), dataclasses.replace(FRONT, hop=16)),
-        fingerprint(NETWORK, jax.tree.map(lambda v: v.astype("float16"), variables()), FRONT),
+        fingerprint(NETWORK, jax.tree.map(lambda v: np.asarray(v).astype("float16"), variables()), FRONT),
         fingerprint(NETWORK, {**variables(), "input": {"mean": np.zeros((1, 1))}}, FRONT),
         fingerprint(NETWORK, variables()),
     ]
