@@ -28,6 +28,7 @@ _HOMES = {
     "attribute": "decision.attribution",
     "attribute_function": "decision.attribution",
     "faithfulness": "decision.faithfulness",
+    "dissect": "results.dissection",
     "InputError": "errors",
     "SettingError": "errors",
 }

@@ -1,7 +1,6 @@
-"""What can be measured in a clip without any network, over time: the names that a feature is compared with.
+"""What can be measured in a clip without any network: what a feature has to be better than before it gets a name.
 
-Every descriptor is a series on the frames of the clip's spectrogram, so that it can be correlated with a feature's
-envelope. A correlation says that two series move together in this clip, not that the feature detects anything.
+`describe` gives series on the frames of the clip's spectrogram, `cells` numbers of each cell of a layer's grid.
 """
 
 import numpy as np
@@ -10,12 +9,15 @@ from deconv_jax.measures.features import BANDS
 from deconv_jax.sound.front_end import FrontEnd
 
 
-def describe(magnitude: np.ndarray, front: FrontEnd) -> dict[str, np.ndarray]:
+def describe(
+    magnitude: np.ndarray, front: FrontEnd, parts: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """Measures a clip.
 
     Args:
       magnitude: |STFT| of the clip, shape (freq, time).
       front: how it was made.
+      parts: its `harmonic_percussive`, if they are known.
 
     Returns:
       Name → series, shape (time,), finite for any input. Strengths are root mean squares over frequency; the
@@ -26,7 +28,7 @@ def describe(magnitude: np.ndarray, front: FrontEnd) -> dict[str, np.ndarray]:
     magnitude = np.asarray(magnitude, np.float32)
     frequencies = front.stft_frequencies()
     power = np.square(magnitude)
-    harmonic, percussive = _harmonic_percussive(magnitude)
+    harmonic, percussive = parts or harmonic_percussive(magnitude)
     series = {
         "loudness": _strength(magnitude),
         "onset strength": _onset_strength(power, front),
@@ -47,8 +49,33 @@ def describe(magnitude: np.ndarray, front: FrontEnd) -> dict[str, np.ndarray]:
     return {name: np.asarray(values, np.float64) for name, values in series.items()}
 
 
-def _harmonic_percussive(magnitude: np.ndarray, width: int = 31) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of a magnitude (freq, time) by the squares of its medians along time and along frequency."""
+CELLS = (
+    *("level", "level before", "level after", "level above", "level below"),
+    *("peak in time", "peak in frequency", "harmonic share"),
+)
+"""What `cells` gives."""
+
+
+def cells(power: np.ndarray, harmonic: np.ndarray) -> np.ndarray:
+    """Measures each cell of a layer's grid: its level, its neighbours', how it stands out, how harmonic it is.
+
+    Args:
+      power: mean power of each cell, shape (freq, time).
+      harmonic: of that, what `harmonic_percussive` calls harmonic.
+
+    Returns:
+      shape (CELLS, freq, time), finite. Levels in dB; at the ends a neighbour is the cell itself.
+    """
+    level = 10 * np.log10(np.maximum(power, 1e-10))
+    around = np.pad(level, 1, mode="edge")
+    before, after, below, above = around[1:-1, :-2], around[1:-1, 2:], around[:-2, 1:-1], around[2:, 1:-1]
+    peaks = level - (before + after) / 2, level - (below + above) / 2
+    return np.stack([level, before, after, above, below, *peaks, harmonic / np.maximum(power, 1e-10)])
+
+
+def harmonic_percussive(magnitude: np.ndarray, width: int = 31) -> tuple[np.ndarray, np.ndarray]:
+    """A magnitude (freq, time) in two parts, by the squares of its medians along time and along frequency."""
+    magnitude = np.asarray(magnitude, np.float32)
     along_time, along_frequency = _medians(magnitude, width), _medians(magnitude.T, width).T
     largest = np.maximum(along_time, along_frequency)
     largest[largest < np.finfo(np.float32).tiny] = 1

@@ -27,11 +27,6 @@ def units(rows: np.ndarray) -> np.ndarray:
     return np.where(varies, rows / np.where(varies, length, 1), 0).astype(rows.dtype)
 
 
-def correlations(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Pearson correlation of every row (n, cells) with each other one (m, cells), (n, m); 0 where one is constant."""
-    return np.clip(units(np.asarray(rows, np.float64)) @ units(np.asarray(others, np.float64)).T, -1, 1)
-
-
 def correlation_matrix(rows: np.ndarray) -> np.ndarray:
     """Pearson correlation, over all cells, of `rows` (n, ...) with each other, (n, n); NaN where one is constant."""
     found = units(np.reshape(rows, (len(rows), -1)))

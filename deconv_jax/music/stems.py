@@ -11,6 +11,7 @@ import numpy as np
 
 from deconv_jax.music import styles
 from deconv_jax.music.builtin import SAMPLE_RATE, compose, equalise, normalise_loudness, plan, render
+from deconv_jax.sound.audio import cut
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -93,8 +94,9 @@ def make_stems(genre: str, seed: int, sample_rate: int = SAMPLE_RATE) -> dict[st
     """
     midi, gains = compose(genre, seed), plan(genre, seed).eq
     whole = equalise(render(midi, sample_rate), gains, sample_rate)
-    stems = {name: equalise(stem, gains, sample_rate) for name, stem in render_stems(midi, sample_rate).items()}
-    return _mastered(stems, whole)
+    # A stem may end a sample sooner or later: where it ends is rounded by its own last event.
+    played = {name: cut(stem, 0, len(whole)) for name, stem in render_stems(midi, sample_rate).items()}
+    return _mastered({name: equalise(stem, gains, sample_rate) for name, stem in played.items()}, whole)
 
 
 def _mastered(stems: Mapping[str, np.ndarray], whole: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from deconv_jax.measures import features, randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import asked, explain, why
+from deconv_jax.results import asked, dissected, explain, why
 from deconv_jax.results.explain import Answer, Clip, Layer
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd
@@ -314,12 +314,15 @@ def _export_layer(
     how |= {"method": options.method, "norm_back": options.norm_back}
     layer = explain.explain(trained, clip, number, twins=twins, **how)
     heard = _write_layer(folder, name, page, trained.front_end, clip, layer, options)
-    rows = _rows(layer, heard, trained.labels, answer.target)
+    known = dissected.carried(trained)
+    names = dissected.names(known, number, layer.features)
+    rows = _rows(layer, heard, names, trained, answer.target)
     if not page:
         return rows, {}
     some = (layer.features, layer.effects, layer.measures.energy)
     answers = asked.asked(trained, asked.fewer(answer), number, *some, twins[0] if twins else None)
-    return rows, _shown(layer, heard, rows) | {"asked": answers}
+    said = {"asked": answers, "dissected": dissected.of_layer(known, number)}
+    return rows, _shown(layer, heard, rows, names) | said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,8 +371,8 @@ def _write_layer(
     return heard
 
 
-def _rows(layer: Layer, heard: list[_Heard], labels: Sequence[str], target: int) -> list[dict[str, Any]]:
-    """A layer's rows of features.csv; `target` is the likeliest class."""
+def _rows(layer: Layer, heard: list[_Heard], names: list[Any], trained: Trained, target: int) -> list[dict[str, Any]]:
+    """A layer's rows of features.csv; `names`: its features' (`dissected.names`), `target`: the likeliest class."""
     count, beside = len(heard), layer.untrained and layer.untrained.comparison
     columns = {
         "layer": [layer.number] * count,
@@ -384,23 +387,20 @@ def _rows(layer: Layer, heard: list[_Heard], labels: Sequence[str], target: int)
         "difference_signed": beside.difference_signed if beside else [""] * count,
         "kind": layer.kinds,
         "kind_r": layer.kind_r,
-        "descriptor": layer.names,
-        "descriptor_r": beside.r if beside else [""] * count,
-        "descriptor_r_untrained": beside.r_untrained if beside else [""] * count,
-        "stands_out": beside.stands_out.astype(int) if beside else [""] * count,
-        **{f"effect_{label}": some for label, some in zip(labels, layer.effects.T, strict=True)},
+        "name": [name["concept"] if name else "" for name in names],
+        **{f"effect_{label}": some for label, some in zip(trained.labels, layer.effects.T, strict=True)},
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]], names: list[Any]) -> dict[str, Any]:
     """What the page knows of a layer beside its pictures and sounds."""
     twin = layer.untrained
     assert twin
     shown = []
     kept = [{k: v for k, v in row.items() if not k.startswith("effect")} for row in rows]
-    given = zip(heard, kept, layer.effects, layer.images, twin.images, layer.peaks, strict=True)
-    for h, row, effects, image, other, peaks in given:
+    given = zip(heard, kept, layer.effects, layer.images, twin.images, layer.peaks, names, strict=True)
+    for h, row, effects, image, other, peaks, name in given:
         more = {
             "effects": effects.tolist(),
             "rest": [h.factor, h.scale],
@@ -409,6 +409,7 @@ def _shown(layer: Layer, heard: list[_Heard], rows: list[dict[str, Any]]) -> dic
             "untrained_level": _level(other, twin.loudest),
             "untrained_inactive": int(not np.any(other)),
             "moments": peaks.tolist(),
+            "evidence": name,
         }
         shown.append(row | more)
     return {"features": shown, "chance": twin.comparison.chance}

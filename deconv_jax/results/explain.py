@@ -1,4 +1,4 @@
-"""A clip → what the features of a layer made of it and do for the answer: images, maps, measures, names, effects.
+"""A clip → what the features of a layer made of it and do for the answer: images, maps, measures, effects.
 
 Nothing here reads a file, prints or keeps anything: folders, pages, figures and notebooks take of it what they need.
 Layers come one at a time, since the images of one layer of a whole song are all that memory should bear, and sounds
@@ -17,7 +17,7 @@ from deconv_jax.decision.effects import effects
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.errors import SettingError
-from deconv_jax.measures import descriptors, features, likeness, randomised
+from deconv_jax.measures import features, likeness, randomised
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.activations import check_method
 from deconv_jax.network.trained import Trained
@@ -39,12 +39,10 @@ class Clip:
     Attributes:
       waveform: shape (samples,).
       heard: its spectrum, and what the network sees of it.
-      series: its descriptors by name, each of shape (time,).
     """
 
     waveform: np.ndarray
     heard: Heard
-    series: dict[str, np.ndarray]
 
     @property
     def spectrum(self) -> np.ndarray:
@@ -118,8 +116,6 @@ class Layer:
       kinds, kind_r: see `likeness.kinds`.
       peaks: of each feature, seconds at which it is strongest, strongest first.
       untrained: the same of an untrained twin, None where that was not asked for.
-      names: of each feature, the descriptor of the clip that it follows most; "" if it is inactive or there is no twin
-        to say what standing out is.
     """
 
     number: int
@@ -133,7 +129,6 @@ class Layer:
     kind_r: np.ndarray
     peaks: list[np.ndarray]
     untrained: Untrained | None
-    names: list[str]
 
     @property
     def loudest(self) -> float:
@@ -174,9 +169,8 @@ def twins(trained: Trained) -> list[dict]:
 
 
 def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
-    """A waveform (samples,) with its spectrum, what the network sees of it, and its descriptors."""
-    heard = blocks.analyse(front, waveform)
-    return Clip(waveform, heard, descriptors.describe(np.abs(heard.spectrum), front))
+    """A waveform (samples,) with its spectrum and what the network sees of it."""
+    return Clip(waveform, blocks.analyse(front, waveform))
 
 
 def explain(
@@ -224,21 +218,16 @@ def explain(
     if chosen != "all":
         images, maps = images[numbers], maps[numbers]
         measures = features.measure(images, maps, front.frequencies())
-    series = np.stack(list(clip.series.values()))
-    own = randomised.look(images, series)
+    own = randomised.look(images)
     kinds, alike = likeness.kinds(own.levels)
     untrained = None
     if twins:
         # The second twin before the first, whose images are shown: two sets of a whole song's images are enough.
-        second = randomised.look(in_unit(deconvolved(deconvolve.deconvolve, twins[1])), series)
+        second = randomised.look(in_unit(deconvolved(deconvolve.deconvolve, twins[1])))
         others = in_unit(deconvolved(deconvolve.deconvolve, twins[0]))
-        comparison = randomised.compare(own, randomised.look(others, series), second)
+        comparison = randomised.compare(own, randomised.look(others), second)
         loudest = float(np.abs(others).max(initial=0))
         untrained = Untrained(others if chosen == "all" else others[numbers], loudest, comparison)
-    names = [""] * len(numbers)
-    if untrained:
-        best, known = untrained.comparison.descriptor, list(clip.series)
-        names = ["" if inactive else known[b] for b, inactive in zip(best, measures.inactive, strict=True)]
     apart = round(features.APART * front.sample_rate / front.hop)
     return Layer(
         number=layer,
@@ -255,7 +244,6 @@ def explain(
             for envelope in features.envelopes(images)
         ],
         untrained=untrained,
-        names=names,
     )
 
 

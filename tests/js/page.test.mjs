@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { axesOf } from "../../deconv_jax/page/js/axes.mjs";
 import { colourScale } from "../../deconv_jax/page/js/colour.mjs";
-import { factsOf, measuredOf, sizeOf } from "../../deconv_jax/page/js/feature.mjs";
+import { factsOf, nameOf, sizeOf } from "../../deconv_jax/page/js/feature.mjs";
 import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
 import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
@@ -57,8 +57,8 @@ test("colours lie between their neighbours and end at the first and last", () =>
 });
 
 const row = (feature, kind, energy_share, more = {}) =>
-  ({ feature, kind, energy_share, effects: [feature - 2, 2 - feature], active_fraction: 0.5, difference: energy_share, kind_r: null, inactive: 0, stands_out: false, ...more });
-const rows = [row(0, 2, 0.1), row(1, 1, 0.2), row(2, -1, 0, { inactive: 1, difference: null }), row(3, 1, 0.6), row(4, 2, 0.1, { stands_out: true })];
+  ({ feature, kind, energy_share, effects: [feature - 2, 2 - feature], active_fraction: 0.5, difference: energy_share, kind_r: null, inactive: 0, ...more });
+const rows = [row(0, 2, 0.1), row(1, 1, 0.2), row(2, -1, 0, { inactive: 1, difference: null }), row(3, 1, 0.6), row(4, 2, 0.1)];
 
 test("features stand in the order asked for, equal ones by number, inactive ones apart", () => {
   const order = (sort, asked) => sorted(rows, sort, asked).map((some) => some.map((r) => r.feature));
@@ -76,19 +76,23 @@ test("features stand in the order asked for, equal ones by number, inactive ones
 test("what is said of features and layers", () => {
   assert.equal(described(rows[2], true, 0, "rock"), "Feature 2, inactive, favourite");
   assert.match(described(rows[3], false, 1, "rock"), /^Feature 3: active in 50\u202f% of its map, 60\u202f% of the layer's energy, difference from untrained 0.60, without it the logit of rock changes by −1.00$/);
-  const chance = { active: 5, named: 0, difference: 0.3 };
-  assert.equal(summaryOf(rows, chance, 5), "4 of 5 features are active, of 2 kinds. Measured names stand out for 1; by the same rule for none of the 5 active " +
-    "features of a second untrained network. Difference from untrained: median 0.20; that network's: 0.30.");
+  const chance = { active: 5, difference: 0.3 };
+  const dissected = { songs: 60, features: 64, named: 3, false: 0.25 };
+  assert.equal(summaryOf(rows, chance, 5, dissected), "4 of 5 features are active, of 2 kinds. Dissected over 60 songs, 3 of the 64 of the layer have a name; " +
+    "of a network that never learnt, by the same rule, 0.3. Difference from untrained: median 0.20; that network's: 0.30.");
+  assert.equal(summaryOf(rows, chance, 5, null), "4 of 5 features are active, of 2 kinds. Difference from untrained: median 0.20; that network's: 0.30.");
   assert.match(summaryOf(rows.slice(2, 4), chance, 5), /^1 of the 2 features chosen is active, of 1 kind\./);
   assert.equal(summaryOf([rows[2]], chance, 5), "No feature of this layer is active in this clip.");
 });
 
 test("what is measured of one feature", () => {
-  const r = { ...rows[3], descriptor: "loudness", descriptor_r: -0.5, descriptor_r_untrained: 0.25, bass_share: 0.25, mid_share: 0.5, treble_share: 0.25,
+  const r = { ...rows[3], evidence: null, bass_share: 0.25, mid_share: 0.5, treble_share: 0.25,
     difference_signed: 0.5, explained: 0.1, negative_share: 0.2, centroid_hz: null };
-  assert.deepEqual(measuredOf({ ...r, stands_out: true })[0], "r = −0.50 with loudness");
-  assert.deepEqual(measuredOf(r), ["Nothing stands out", " beside the untrained twin: at most r = −0.50 with loudness, where the twin's layer reaches 0.25"]);
-  assert.deepEqual(measuredOf({ inactive: 1 }), ["", "Inactive: no part of this clip activates it."]);
+  const evidence = { concept: "pad", auroc: 0.79, control: 0.67, fall: 1.44, control_fall: 0.86, songs_falling: 12, songs: 13 };
+  assert.deepEqual(nameOf({ ...r, evidence }, { controls: 13 }), ["pad: 0.79", ", best of 13 that never learnt it 0.67; falls 1.4 without pad (of these at most 0.9), in 12 of 13 songs. " +
+    "Its image need not sound like the name."]);
+  assert.match(nameOf(r, { controls: 13 }).join(""), /^No name: no stem that was tried passes .* features\.$/);
+  assert.equal(nameOf({ inactive: 1 }, null).join(""), "No name: this network was not dissected. Inactive: no part of this clip activates it.");
   assert.deepEqual([sizeOf([0.093, 86.1, 4], "bins"), sizeOf([1.5, null, 5], "mel bands")], ["93\u00a0ms × 86\u00a0Hz", "1.50\u00a0s × 5\u00a0mel bands"]);
   const facts = (printed) => factsOf(r, { printed, true: [1, 100, 5] }, { difference: 0.3, difference_signed: 0.4 }, "phase", "bins", 0, "rock");
   assert.deepEqual(facts([1, 50, 3]).map(([term]) => term), ["Effect", "Activity", "Share of energy", "Difference", "Effective size", "Receptive field", "The rest", "Negative values", "Centroid"]);

@@ -5,13 +5,14 @@ import { cardFor } from "./grid.mjs";
 import { better } from "./order.mjs";
 import { fixed, hertz, percent, signed } from "./text.mjs";
 
-// What a feature follows, as [in bold, and about it].
-export const measuredOf = (r) => {
-  if (r.inactive) return ["", "Inactive: no part of this clip activates it."];
-  const r_ = `r = ${fixed(r.descriptor_r)} with ${r.descriptor}`;
-  return r.stands_out
-    ? [r_, `; no feature of the untrained twin's layer exceeds ${fixed(r.descriptor_r_untrained)}`]
-    : ["Nothing stands out", ` beside the untrained twin: at most ${r_}, where the twin's layer reaches ${fixed(r.descriptor_r_untrained)}`];
+// What a feature is, over many songs, as [in bold, and about it]; `dissected`: of its layer, null if it was not.
+export const nameOf = (r, dissected) => {
+  const here = r.inactive ? " Inactive: no part of this clip activates it." : "";
+  if (!dissected) return ["No name", `: this network was not dissected.${here}`];
+  if (!r.evidence) return ["No name", `: no stem that was tried passes beside every control, as with most features.${here}`];
+  const { concept, auroc, control, fall, control_fall: most, songs_falling: falling, songs } = r.evidence;
+  return [`${concept}: ${fixed(auroc)}`, `, best of ${dissected.controls} that never learnt it ${fixed(control)}; ` +
+    `falls ${fixed(fall, 1)} without ${concept} (of these at most ${fixed(most, 1)}), in ${falling} of ${songs} songs. Its image need not sound like the name.${here}`];
 };
 
 // Seconds × Hz, or rows of the input where a row is no fixed number of Hz.
@@ -60,8 +61,8 @@ export const showFeature = ({ network, clips, state, rowsOf, markOf, address, th
   $("favourite").ariaPressed = mark.favourite;
   $("favourite").firstElementChild.textContent = mark.favourite ? "★" : "☆";
   $("note").value = mark.note;
-  const [bold, about] = measuredOf(r);
-  $("measured").replaceChildren(...(bold ? [make("strong", { textContent: bold }), make("span", { className: "muted", textContent: about })] : [about]));
+  const [bold, about] = nameOf(r, layers[layer].dissected);
+  $("measured").replaceChildren(make("strong", { textContent: bold }), make("span", { className: "muted", textContent: about }));
   plots[0].show({
     address: address(state.clip, stem), title: "What made it respond", length: seconds, down: drop(r.level), moments: r.moments,
     label: `Spectrogram of feature ${feature}, 0 to ${hertz(top)}, ${seconds.toFixed(1)} seconds`,

@@ -2,7 +2,7 @@
 import { csv } from "./text.mjs";
 
 const NONE = { favourite: false, note: "" };
-const NUMBERS = ["active_fraction", "energy_share", "difference", "descriptor", "descriptor_r", "stands_out"];
+const NUMBERS = ["active_fraction", "energy_share", "difference", "name"];
 const markKey = (clip, layer, feature) => JSON.stringify([clip, layer, feature]);
 
 // The marks after a change of one; what is neither a favourite nor noted is not kept.

@@ -30,15 +30,16 @@ export const described = (r, favourite, asked, label) => {
     `without it the logit of ${label} changes by ${signed(r.effects[asked])}${mark}`;
 };
 
-// A layer in a few sentences: its rows, what a second untrained network reaches, and how many features it has.
-export const summaryOf = (rows, chance, maps) => {
+// A layer in a few sentences: its rows, what a second untrained network reaches, how many features it has, and how many
+// of them have a name, if it was dissected.
+export const summaryOf = (rows, chance, maps, dissected) => {
   const acting = rows.filter((r) => !r.inactive);
   if (!acting.length) return "No feature of this layer is active in this clip.";
   const middle = acting.map((r) => r.difference).sort((a, b) => a - b)[acting.length >> 1];
   const kinds = new Set(acting.map((r) => r.kind)).size;
-  const named = acting.filter((r) => r.stands_out).length;
   const of = rows.length < maps ? `the ${rows.length} features chosen` : `${rows.length} features`;
   return `${acting.length} of ${of} ${acting.length === 1 ? "is" : "are"} active, of ${kinds} ${kinds === 1 ? "kind" : "kinds"}. ` +
-    `Measured names stand out for ${named || "none"}; by the same rule for ${chance.named || "none"} of the ${chance.active} active features of a second untrained network. ` +
+    (dissected ? `Dissected over ${dissected.songs} songs, ${dissected.named || "none"} of the ${dissected.features} of the layer ${dissected.named === 1 ? "has" : "have"} a name; ` +
+      `of a network that never learnt, by the same rule, ${fixed(dissected.false, 1)}. ` : "") +
     `Difference from untrained: median ${fixed(middle)}; that network's: ${fixed(chance.difference)}.`;
 };

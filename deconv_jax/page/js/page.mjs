@@ -162,7 +162,7 @@ const showPlaying = () => {
 };
 const showGrid = () => {
   grid.show();
-  $("summary").textContent = summaryOf(rowsOf(state.clip, state.layer), clip().layers[state.layer].chance, network.layers[state.layer].maps);
+  $("summary").textContent = summaryOf(rowsOf(state.clip, state.layer), clip().layers[state.layer].chance, network.layers[state.layer].maps, clip().layers[state.layer].dissected);
 };
 const showScale = () => {
   $("scale-note").textContent = state.shared ? "0 dB: the loudest of each network's layer" : "0 dB: each picture's own loudest";
