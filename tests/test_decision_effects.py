@@ -168,6 +168,18 @@ def test_scales_take_out_leave_and_fade(clips):
     np.testing.assert_allclose(scaled_logits(PLAIN, variables, clips[2], 2, scales), found[2], atol=1e-5)
 
 
+def test_many_settings_are_those_one_by_one_and_other_numbers_of_them_compile_nothing(clips, compiled_by):
+    variables = made(PLAIN)
+    scales = np.random.default_rng(2).uniform(size=(70, 5)).astype(np.float32)
+    found = scaled_logits(PLAIN, variables, clips[0], 2, scales)
+    single = [scaled_logits(PLAIN, variables, clips[0], 2, scale[None])[0] for scale in scales[[0, 63, 64, 69]]]
+    np.testing.assert_allclose(found[np.array([0, 63, 64, 69])], np.stack(single), atol=1e-5)
+    assert "Compiling jit(_scaled)" not in compiled_by(
+        lambda: scaled_logits(PLAIN, variables, clips[0], 2, scales[:40])
+    )
+    assert "Compiling jit(_scaled)" in compiled_by(lambda: scaled_logits(PLAIN, variables, clips[0], 2, scales[:9]))
+
+
 def test_a_curve_takes_out_and_puts_back_in_the_order_given(clips):
     variables = made(PLAIN)
     order = [3, 0, 4, 1, 2]

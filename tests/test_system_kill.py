@@ -21,7 +21,7 @@ from deconv_jax.system import locks
 def test_a_run_that_is_killed_again_and_again_ends_as_a_calm_one(tmp_path):
     """kill -9 while storing, checkpointing and auralising: the same commands end with the same bits.
 
-    Of the recipe with batch norm's statistics, averaged weights, crops and changes of clips, which come back with the step.
+    Of the recipe: statistics of batch norm, averaged weights, crops and changes of clips come back with the step.
     """
     said = killing.in_turn(tmp_path / "runs", ("storing", "checkpointing", "auralising"), seed=1, variant="augmented")
     assert all(hit.startswith("killed") for hit in said), said

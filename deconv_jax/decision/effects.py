@@ -26,6 +26,9 @@ from deconv_jax.errors import SettingError
 from deconv_jax.network.model import Network, convolution
 from deconv_jax.network.spec import layer_sizes
 
+BLOCK = 64
+"""Settings of scales that are run in one call, filled up: so other numbers of them compile nothing of their own."""
+
 
 def effects(
     network: Network,
@@ -90,8 +93,23 @@ def scaled_logits(
     if scales.ndim != 2 or scales.shape[1] != network.blocks[layer - 1].maps or not len(scales):
         maps = network.blocks[layer - 1].maps
         raise SettingError(f"scales must be (settings, {maps}) for layer {layer}, not of shape {scales.shape}")
-    run = functools.partial(_scaled, scales=scales)
-    return _by_clips(run, network, variables, magnitude, layer, replacement, chunk, len(scales))
+    count = len(scales)
+    if count > BLOCK // 2:
+        scales = jnp.concatenate([scales, jnp.repeat(scales[-1:], -count % BLOCK, axis=0)])
+    found = [
+        _by_clips(
+            functools.partial(_scaled, scales=block),
+            network,
+            variables,
+            magnitude,
+            layer,
+            replacement,
+            chunk,
+            len(block),
+        )
+        for block in (scales[first : first + BLOCK] for first in range(0, len(scales), BLOCK))
+    ]
+    return jnp.concatenate(found, axis=-2)[..., :count, :]
 
 
 class Curve(NamedTuple):
