@@ -1,6 +1,7 @@
 """Shared settings: Four fake CPU devices, and tests that fail on NaN and on silent rank promotion."""
 
 import os
+import shutil
 import socket
 import sys
 import types
@@ -21,6 +22,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+NO_BROWSER = (
+    "no Chromium was found, so the pages were not tried in a browser: install one (Debian: apt-get install chromium) "
+    "and `pip install playwright`, then run `pytest tests/test_page.py tests/test_studio.py`"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        path = None
+    if path is None:
+        pytest.skip(NO_BROWSER)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

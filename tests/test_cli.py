@@ -89,7 +89,7 @@ def fails(process, status, *words):
         assert word in last, last
 
 
-@pytest.mark.parametrize("name", ["train", "auralise", "sweep", "dissect", "experiments"])
+@pytest.mark.parametrize("name", ["train", "auralise", "sweep", "dissect", "experiments", "studio"])
 def test_help_comes_at_once_and_shows_every_flag(name):
     begin = time.monotonic()
     process = command(name, "--help")

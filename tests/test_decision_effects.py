@@ -8,7 +8,15 @@ import reference
 
 import deconv_jax
 from deconv_jax.decision import effects as module
-from deconv_jax.decision.effects import curve, effects, interactions, mean_maps, scaled_logits
+from deconv_jax.decision.effects import (
+    curve,
+    effects,
+    interactions,
+    logits_from,
+    mean_maps,
+    pooled_maps,
+    scaled_logits,
+)
 from deconv_jax.network.model import Network, convolution
 from deconv_jax.network.spec import Block, Dense
 
@@ -178,6 +186,16 @@ def test_many_settings_are_those_one_by_one_and_other_numbers_of_them_compile_no
         lambda: scaled_logits(PLAIN, variables, clips[0], 2, scales[:40])
     )
     assert "Compiling jit(_scaled)" in compiled_by(lambda: scaled_logits(PLAIN, variables, clips[0], 2, scales[:9]))
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_scaled_logits_go_on_from_maps_that_are_held(layer, clips):
+    variables = made(ODD)
+    scales = np.linspace(0, 1, ODD.blocks[layer - 1].maps)
+    held = pooled_maps(ODD, variables, clips, layer)
+    found = logits_from(ODD, variables, held, layer, scales)
+    np.testing.assert_allclose(found, scaled_logits(ODD, variables, clips, layer, scales[None])[:, 0], atol=1e-6)
+    np.testing.assert_array_equal(pooled_maps(ODD, variables, clips[0], layer).shape, (1, *held.shape[1:]))
 
 
 def test_a_curve_takes_out_and_puts_back_in_the_order_given(clips):

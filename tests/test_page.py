@@ -307,11 +307,6 @@ def test_the_page_of_a_tagger_has_rows_in_hertz_and_says_what_is_not_known(tagge
 
 # --- in a browser -------------------------------------------------------------------------------------------------
 
-NO_BROWSER = (
-    "no Chromium was found, so the page was not tried in a browser: install one (Debian: apt-get install chromium) "
-    "and `pip install playwright`, then run `pytest tests/test_page.py`"
-)
-
 
 def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
     about = tagger[0].about | {"card": {"what": "right in .75 <of> clips", "not_for": "No judge of music."}}
@@ -320,21 +315,6 @@ def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
     page = made.page.read_text()
     assert "From its card: right in .75 &lt;of&gt; clips. No judge of music." in page
     assert "no test report" not in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
-        pytest.skip(NO_BROWSER)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 class Visit:

@@ -28,11 +28,11 @@ def test_the_parts_of_the_script_do_what_they_say():
 
 
 def test_every_module_is_in_a_page_once_and_nothing_of_modules_is_left():
-    page, top = joined("page"), joined("top")
+    pages = [joined(name) for name in ("page", "top", "studio")]
     for module in MODULES.glob("*.mjs"):
-        assert (page + top).count(f"const $${module.stem} = (() => {{") in (1, 2)
-        assert page.count(f"const $${module.stem} = (() => {{") <= 1
-    assert not re.search(r"^\s*(import|export)\b", page + top, re.MULTILINE)
+        counts = [page.count(f"const $${module.stem} = (() => {{") for page in pages]
+        assert max(counts) == 1, module
+    assert not re.search(r"^\s*(import|export)\b", "".join(pages), re.MULTILINE)
 
 
 def test_modules_are_joined_in_the_order_of_need_and_keep_their_names_apart(tmp_path):

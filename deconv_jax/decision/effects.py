@@ -112,6 +112,40 @@ def scaled_logits(
     return jnp.concatenate(found, axis=-2)[..., :count, :]
 
 
+def pooled_maps(network: Network, variables: Any, magnitude: Any, layer: int) -> jax.Array:
+    """The pooled maps of a layer, shape (clips, freq, time, maps): what `logits_from` goes on from.
+
+    Args:
+      network, variables, magnitude, layer: as in `effects`; one clip gives an axis of one.
+    """
+    check_features(network.blocks, layer, None)
+    batch, _ = batch_of(magnitude)
+    size = (batch.shape[1], batch.shape[2])
+    check_length(network, variables, layer_sizes(network.blocks, size)[-1], size)
+    return _pooled(network, variables, batch, layer)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer"))
+def _pooled(network: Network, variables: Any, batch: Any, layer: int) -> jax.Array:
+    return from_layer(network, variables, batch, layer)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer"))
+def logits_from(network: Network, variables: Any, pooled: jax.Array, layer: int, scales: Any) -> jax.Array:
+    """What `scaled_logits` gives with zeros in a map's place, from maps that are held: only what is above them runs.
+
+    Args:
+      network, variables, layer: as in `effects`.
+      pooled: of `pooled_maps`, for the same network and layer.
+      scales: shape (maps,).
+
+    Returns:
+      shape (clips, classes), float32.
+    """
+    entered, logits = _above(network, variables, layer)
+    return logits(entered(pooled * jnp.asarray(scales, jnp.float32).reshape(1, 1, 1, -1)))
+
+
 class Curve(NamedTuple):
     """What sets of features do, in the order given and in random ones.
 
@@ -344,6 +378,13 @@ def from_layer(
     What comes next is the next block's convolution, of which one map's share can be had alone, or the head.
     """
     traced: Any = network.clone(blocks=network.blocks[:layer]).apply(variables, batch, head=False)
+    return traced[1][-1].pooled, *_above(network, variables, layer)
+
+
+def _above(
+    network: Network, variables: Any, layer: int
+) -> tuple[Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
+    """How a layer's maps enter what comes next, and the logits of what has entered."""
     maps = network.blocks[layer - 1].maps
 
     def entered(x: jax.Array, feature: jax.Array | None = None) -> jax.Array:
@@ -358,4 +399,4 @@ def from_layer(
         answer: Any = network.apply(variables, x, start=layer + 1)
         return answer[0]
 
-    return traced[1][-1].pooled, entered, logits
+    return entered, logits

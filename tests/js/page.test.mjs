@@ -9,8 +9,11 @@ import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
 import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
 import { pathOf, saidOf, scalesOf } from "../../deconv_jax/page/js/curve.mjs";
-import { addTo, answerFor, answersOf, asLoudAs, leftOf, sidesOf } from "../../deconv_jax/page/js/sets.mjs";
+import { samplesOf, unpacked } from "../../deconv_jax/page/js/link.mjs";
+import { addTo, answerFor, answersOf, asLoudAs, leftOf, scalingOf, sidesOf } from "../../deconv_jax/page/js/sets.mjs";
 import { placeAt, restOf } from "../../deconv_jax/page/js/sound.mjs";
+import { likeliestOf, lineOf, outlineOf } from "../../deconv_jax/page/js/strip.mjs";
+import { addressOf, viewOf } from "../../deconv_jax/page/js/view.mjs";
 import { amountsOf, saysOf } from "../../deconv_jax/page/js/why.mjs";
 import { csv, fixed, hertz, percent, signed, steps } from "../../deconv_jax/page/js/text.mjs";
 
@@ -210,4 +213,38 @@ test("keys mean what the page says, and leave the browser its own", () => {
   assert.equal(actionOf(" ", on("button:focus-visible:not(.card)")), null);
   assert.equal(actionOf("ArrowLeft", on("[role=tab]")), null);
   assert.notEqual(actionOf(" ", body, true)[0], "toggle"); // held down: once
+});
+
+test("the studio's answers are frames of JSON and bytes, and sounds 16-bit samples", () => {
+  const text = new TextEncoder().encode(JSON.stringify({ kind: "sound", name: "ä" }));
+  const frame = new Uint8Array(4 + text.length + 4);
+  new DataView(frame.buffer).setUint32(0, text.length, true);
+  frame.set(text, 4);
+  frame.set([255, 127, 1, 128], 4 + text.length);
+  const [message, bytes] = unpacked(frame.buffer);
+  assert.deepEqual(message, { kind: "sound", name: "ä" });
+  assert.deepEqual(samplesOf(bytes), Float32Array.of(1, -1));
+});
+
+test("what maps are multiplied by: faders, but nothing of what is out", () => {
+  const faders = new Map([[0, 0.5], [2, 0.25]]);
+  assert.deepEqual(scalingOf(4, set(), set(), faders), [0.5, 1, 0.25, 1]);
+  assert.deepEqual(scalingOf(4, set(2, 3), set(), faders), [0.5, 1, 0, 0]);
+  assert.deepEqual(scalingOf(4, set(2), set(0, 2), faders), [0.5, 0, 0, 0]);
+});
+
+test("an address holds the view, and what is none of it is left out", () => {
+  const view = { network: "real3", song: "dropped/ab&c=1", start: 12.5, seconds: 4, layer: 5, sort: "effect", muted: set(9, 3), alone: set(), faders: new Map([[7, 0.4], [2, 0]]) };
+  assert.deepEqual(viewOf(`#${addressOf(view)}`), view);
+  const none = { muted: set(), alone: set(), faders: new Map() };
+  for (const wrong of ["", "#", "#start=-1&seconds=x&layer=0&sort=up", "#faders=x.1-y&muted=a.-1&alone=%20"]) assert.deepEqual(viewOf(wrong), none);
+  assert.deepEqual(viewOf("#faders=3-900").faders, new Map([[3, 1]]));
+});
+
+test("along a song: an outline about its middle, and a line for a class in the order of time", () => {
+  assert.equal(outlineOf([0, 1]), "M250.0 50.0L750.0 2.0L750.0 98.0L250.0 50.0Z");
+  const points = [[3, [1, 0]], [1, [0.25, 0.75]]];
+  assert.equal(lineOf(points, 0, 4, 2), "M0.0 75.0L250.0 75.0L750.0 0.0L1000.0 0.0");
+  assert.deepEqual(likeliestOf(points, 1), [[0, 0.625]]);
+  assert.deepEqual(likeliestOf([], 3), []);
 });

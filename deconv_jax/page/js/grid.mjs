@@ -6,7 +6,7 @@ import { fixed, percent, signed } from "./text.mjs";
 const three = (r, sort, asked) => [
   sort === "active_fraction" ? [sort, percent(r.active_fraction), "active"] : ["effect", signed(r.effects[asked]), "without"],
   ["energy_share", percent(r.energy_share), "energy"],
-  ["difference", fixed(r.difference), "differs"],
+  ...(r.difference === undefined ? [] : [["difference", fixed(r.difference), "differs"]]),
 ].map(([key, value, label]) => make("span", { className: key === sort ? "sorted" : "" }, value, make("small", { textContent: label })));
 
 // A button with the picture of a feature in a clip, what lies on it, and the numbers that it can be sorted by.
@@ -16,12 +16,13 @@ export const cardFor = (r, { sort, asked }, picture, onclick, ...over) =>
     make("span", { className: "three" }, ...(r.inactive ? ["inactive"] : three(r, sort, asked))));
 
 // `state`: what is chosen (layer, feature, sort, class asked, group, starred; `open` holds the stacks that are open);
-// `labels`: of the classes; `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element; `chosen(feature, pressed)`.
-export const gridIn = (place, { state, labels, rows, starred, picture, chosen }) => {
+// `labels`: of the classes; `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element; `chosen(feature, pressed, event)`;
+// `under(row)`: what stands under a card, if anything does.
+export const gridIn = (place, { state, labels, rows, starred, picture, chosen, under }) => {
   const cards = () => Array.from(place.querySelectorAll(".card"));
   const cardOf = (feature) => cards().find((c) => Number(c.dataset.feature) === feature);
   const card = (r) => {
-    const button = cardFor(r, state, r.inactive ? null : picture(r), () => chosen(r.feature, true),
+    const button = cardFor(r, state, r.inactive ? null : picture(r), (event) => chosen(r.feature, true, event),
       make("span", { className: "number", textContent: r.feature }),
       starred(r.feature) ? make("span", { className: "star", textContent: "★" }) : null);
     button.dataset.feature = r.feature;
@@ -55,7 +56,7 @@ export const gridIn = (place, { state, labels, rows, starred, picture, chosen })
       const bundles = Array.from(kindsOf(active), ([kind, members]) => bundle(`kind ${kind}`, members, alikeness(members)));
       if (inactive.length) bundles.push(bundle("inactive", inactive, "no part of this clip activates them"));
       place.replaceChildren(...bundles);
-    } else place.replaceChildren(...[...active, ...inactive].map(card));
+    } else place.replaceChildren(...[...active, ...inactive].map((r) => (under ? make("div", { className: "stack" }, card(r), under(r)) : card(r))));
     if (focused) cardOf(state.feature)?.focus({ preventScroll: true });
   };
   // Marks the chosen card; a feature that is hidden within a kind becomes its face.

@@ -8,7 +8,7 @@ export const keyOf = (event) => {
 
 // What the page does for a key on an element: its name and what with, or null for what the browser does there.
 export const actionOf = (key, on, again = false) => {
-  if (key === null || on.matches("select")) return null;
+  if (key === null || on.matches("select") || on.matches("input[type=number]")) return null;
   if (on.matches("textarea")) return key === "Escape" ? ["leave"] : null;
   if (key === " ") {
     // A button that was reached by keyboard keeps its space bar; a feature's plays it.
@@ -17,14 +17,14 @@ export const actionOf = (key, on, again = false) => {
   }
   if (key.startsWith("Arrow")) return on.matches("input, [role=tab]") ? null : ["move", key];
   if (/^[1-4]$/.test(key)) return ["hear", Number(key) - 1];
-  const letters = { f: "favourite", n: "note", l: "repeat" };
+  const letters = { f: "favourite", n: "note", l: "repeat", m: "mute", s: "solo" };
   return Object.hasOwn(letters, key) ? [letters[key]] : null;
 };
 
 // `actions`: a function for each name.
 export const listen = (actions) => document.addEventListener("keydown", (event) => {
   const [name, value] = actionOf(keyOf(event), event.target, event.repeat) ?? [];
-  if (!name) return;
+  if (!actions[name] && name !== "nothing") return;
   actions[name]?.(value);
   if (name !== "leave") event.preventDefault();
 });

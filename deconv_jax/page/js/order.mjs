@@ -26,7 +26,8 @@ export const alikeness = (members) => {
 export const described = (r, favourite, asked, label) => {
   const mark = favourite ? ", favourite" : "";
   if (r.inactive) return `Feature ${r.feature}, inactive${mark}`;
-  return `Feature ${r.feature}: active in ${percent(r.active_fraction)} of its map, ${percent(r.energy_share)} of the layer's energy, difference from untrained ${fixed(r.difference)}, ` +
+  const twin = r.difference === undefined ? "" : `difference from untrained ${fixed(r.difference)}, `; // where no twin was asked for
+  return `Feature ${r.feature}: active in ${percent(r.active_fraction)} of its map, ${percent(r.energy_share)} of the layer's energy, ${twin}` +
     `without it the logit of ${label} changes by ${signed(r.effects[asked])}${mark}`;
 };
 

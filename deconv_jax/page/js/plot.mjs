@@ -9,17 +9,29 @@ const placed = (className, side, share, text = "") => {
 };
 
 // `axes`: of `axesOf`; `axis()`: "linear" or "log"; `filter(drop)`: CSS that shows a picture so many decibels down;
-// `step`, `range`: greys to a decibel, decibels from black to full; `seek(seconds)`: a place was pressed.
-export const plot = (place, { axes, axis, filter, step, range, seek }) => {
+// `step`, `range`: greys to a decibel, decibels from black to full; `seek(seconds)`: a place was pressed; `drag(from, to, done)`:
+// a part was dragged over, places being [seconds, Hz]; without it, dragging seeks.
+export const plot = (place, { axes, axis, filter, step, range, seek, drag }) => {
   const canvas = make("canvas", { role: "img" });
   const head = make("div", { className: "head" });
   const blank = make("div", { className: "blank", hidden: true });
   const pins = make("div");
-  const field = make("div", { className: "field" }, canvas, pins, blank, head);
+  const part = make("div", { className: "part", hidden: true });
+  const field = make("div", { className: "field" }, canvas, pins, part, blank, head);
   const [y, x] = [make("div", { className: "y" }), make("div", { className: "x" })];
   const [name, readout] = [make("span"), make("span", { className: "readout" })];
   place.append(make("div", { className: "plot-title" }, name, readout), make("div", { className: "plot" }, y, field, x));
   let [seconds, image, grey, drop, wanted] = [1, null, null, 0, null];
+  let [chosen, pressed, moved] = [null, null, false];
+  // Shows a part: from and to, [seconds, Hz], of all frequencies where there are none; null for no part.
+  const choose = (from, to) => {
+    chosen = from && [from, to];
+    part.hidden = !chosen;
+    if (!chosen) return;
+    const times = [from[0], to[0]].sort((a, b) => a - b).map((t) => 100 * Math.min(1, Math.max(0, t / seconds)));
+    const rows = from.length < 2 ? [0, 100] : [from[1], to[1]].sort((a, b) => a - b).map((f) => 100 * Math.min(1, Math.max(0, axes.heightOf(f, axis()))));
+    Object.assign(part.style, { left: `${times[0]}%`, width: `${times[1] - times[0]}%`, bottom: `${rows[0]}%`, height: `${rows[1] - rows[0]}%` });
+  };
 
   const draw = () => {
     const scale = window.devicePixelRatio || 1;
@@ -39,7 +51,8 @@ export const plot = (place, { axes, axis, filter, step, range, seek }) => {
     }
     y.replaceChildren(...axes.marked(axis()).map((f) =>
       placed("", "bottom", axes.heightOf(f, axis()), f >= 1000 ? `${f / 1000} kHz` : `${f}${f ? " Hz" : ""}`)));
-    const times = [...steps(seconds, 5).filter((t) => t < 0.93 * seconds), seconds];
+    if (chosen) choose(...chosen);
+    const times = [...steps(seconds, 5).filter((t) => t < (field.clientWidth < 360 ? 0.84 : 0.93) * seconds), seconds];
     x.replaceChildren(...times.map((t) => placed("", "left", t / seconds, `${+t.toFixed(2)}${t === seconds ? " s" : ""}`)));
   };
   const relevel = (to) => { drop = to; canvas.style.filter = filter(drop); };
@@ -79,10 +92,26 @@ export const plot = (place, { axes, axis, filter, step, range, seek }) => {
     const [across, up] = at(event);
     const [t, f] = [across * seconds, Math.max(0, axes.frequencyAt(up, axis()))];
     readout.textContent = `${t.toFixed(2)} s · ${hertz(f)}${image ? levelAt(t, f) : ""}`;
-    if (event.buttons & 1) seek(t);
+    if (!(event.buttons & 1)) return;
+    if (!drag) seek(t);
+    else if (pressed && (moved ||= Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > 4)) drag(pressed.place, [t, f], false);
   });
   field.addEventListener("pointerleave", () => { readout.textContent = ""; });
-  field.addEventListener("pointerdown", (event) => { if (event.button === 0) seek(at(event)[0] * seconds); });
+  field.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    const [across, up] = at(event);
+    if (!drag) return seek(across * seconds);
+    [pressed, moved] = [{ place: [across * seconds, Math.max(0, axes.frequencyAt(up, axis()))], x: event.clientX, y: event.clientY }, false];
+    field.setPointerCapture(event.pointerId);
+  });
+  field.addEventListener("pointerup", (event) => {
+    if (!pressed) return;
+    const [across, up] = at(event);
+    if (moved) drag(pressed.place, [across * seconds, Math.max(0, axes.frequencyAt(up, axis()))], true);
+    else seek(across * seconds);
+    pressed = null;
+  });
+  field.addEventListener("pointercancel", () => { pressed = null; });
   new ResizeObserver(draw).observe(field);
-  return { show, draw, relevel, follow: (share) => { head.style.transform = `translateX(${share * field.clientWidth}px)`; } };
+  return { show, draw, relevel, choose, follow: (share) => { head.style.transform = `translateX(${share * field.clientWidth}px)`; } };
 };

@@ -7,6 +7,10 @@ export const leftOf = (rows, muted, alone) => {
   return [numbers.filter(stays), numbers.filter((f) => !stays(f))];
 };
 
+// What each of so many maps is multiplied by: its fader's place (1 where none was moved), 0 if it is out.
+export const scalingOf = (count, muted, alone, faders) => Array.from({ length: count }, (_, f) =>
+  (muted.has(f) || (alone.size && !alone.has(f)) ? 0 : faders.get(f) ?? 1));
+
 // All that was computed, as "out 3,5" or "left 7" → [probabilities, how it is called]. Inactive features change nothing.
 export const answersOf = (asked, rows) => {
   const acting = rows.filter((r) => !r.inactive).map((r) => r.feature);

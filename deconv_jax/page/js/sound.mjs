@@ -9,7 +9,7 @@ export const placeAt = (from, gone, duration, loop) => {
   return loop ? where % duration : Math.min(where, duration);
 };
 
-// `rate`: of the sounds, in Hz; `duration()`, `loop()`, `gains()`: what holds now; `load()`: buffers to play, promised;
+// `rate`: of the sounds, in Hz, if all have the same; `duration()`, `loop()`, `gains()`: what holds now; `load()`: buffers to play, promised;
 // `changed()`: it plays or stopped; `failed(error)`: a sound could not be had.
 export const player = ({ rate, duration, loop, gains, load, changed, failed }) => {
   let [context, nodes, from, since, playing, turn] = [null, null, 0, 0, false, 0];

@@ -1,0 +1,483 @@
+// The studio: what is chosen, what the server is asked about it, and what its answers change.
+import { axesOf } from "./axes.mjs";
+import { colourFilters, colourScale } from "./colour.mjs";
+import { $, make, say } from "./dom.mjs";
+import { gridIn } from "./grid.mjs";
+import { listen } from "./keys.mjs";
+import { lineTo, samplesOf } from "./link.mjs";
+import { described } from "./order.mjs";
+import { plot } from "./plot.mjs";
+import { scalingOf } from "./sets.mjs";
+import { player } from "./sound.mjs";
+import { showOutline, showSaid } from "./strip.mjs";
+import { percent } from "./text.mjs";
+import { addressOf, viewOf } from "./view.mjs";
+
+const SOURCES = ["song", "original", "left"];
+const state = {
+  network: null, song: null, start: 0, seconds: null, layer: null, sort: "effect", asked: 0, feature: 0, source: "left", repeat: true, shared: true,
+  ...viewOf(location.hash), starred: false, group: false, open: new Set(),
+};
+let facts = null; // of the network, with what else was said of it
+let song = null; // its seconds, samples and the points of its answer
+let loop = null; // the stretch that was heard: where, its samples, prediction, and what is left of it
+let rows = []; // of the layer
+let [plots, grid, pictures] = [null, null, []];
+const turns = { network: 0, song: 0, loop: 0 };
+const waits = new Map(); // what is being computed, and is said so
+
+// Saying.
+const wait = (what, text) => {
+  if (text) waits.set(what, text);
+  else waits.delete(what);
+  $("waiting").textContent = [...waits.values()].join(" · ");
+};
+const complain = (text) => {
+  Object.assign($("wrong"), { hidden: !text, textContent: text });
+};
+const keepAddress = () => {
+  if (facts && loop) history.replaceState(null, "", `#${addressOf({ ...state, seconds: state.seconds ?? facts.clip })}`);
+};
+
+// Asking.
+let [setting, again, asked] = ["", false, 0];
+const askLoop = () => {
+  if (!facts || !song) return;
+  [setting, again] = ["", false];
+  wait("loop", "Hearing the loop …");
+  turns.loop = ask("loop", { start: state.start, seconds: state.seconds, layer: state.layer, scales: scales() });
+};
+const askSong = (key) => {
+  Object.assign(state, { song: key });
+  if ($("song-choice").value !== key) $("song-choice").value = key;
+  [song, loop, rows] = [null, null, []];
+  sounds.stop(0);
+  complain("");
+  wait("loop");
+  wait("said");
+  wait("song", "Reading the song …");
+  turns.song = ask("song", { key });
+};
+const askNetwork = (name) => {
+  for (const what of ["loop", "said", "song"]) wait(what);
+  wait("network", `Opening ${name} …`);
+  Object.assign(state, { network: name });
+  turns.network = ask("network", { name });
+};
+const scales = () => scalingOf(facts.layers[state.layer].maps, state.muted, state.alone, state.faders);
+// One question at a time: while one is under way, the last that was asked meanwhile waits.
+const askSet = () => {
+  keepAddress();
+  if (!rows.length) return;
+  if (setting) {
+    again = true;
+    return;
+  }
+  [setting, again, asked] = ["asked", false, performance.now()];
+  ask("set", { scales: scales() });
+};
+
+// Sound.
+const loopLength = () => Math.min(state.seconds, loop?.seconds ?? state.seconds);
+const sounds = player({
+  duration: () => (state.source === "song" ? song?.seconds ?? 0.1 : loopLength() || 0.1),
+  loop: () => state.repeat,
+  gains: () => (state.source === "song" ? [1] : [state.source === "original" ? 1 : 0, state.source === "left" ? 1 : 0]),
+  load: async () => {
+    if (state.source === "song") {
+      if (!song?.samples) throw new Error("the song is not there yet");
+      return [sounds.made(song.samples, facts.rate)];
+    }
+    if (!loop) throw new Error("the loop is not there yet");
+    const count = Math.max(1, Math.round(loopLength() * facts.rate));
+    return [loop.samples, loop.left ?? new Float32Array(count)].map((samples) => sounds.made(samples.slice(0, count), facts.rate));
+  },
+  changed: () => showPlaying(),
+  failed: (error) => {
+    say(`This cannot be played: ${error.message}`);
+    $("time").textContent = "cannot be played";
+  },
+});
+const songPosition = () => (state.source === "song" ? sounds.position() : (loop?.start ?? state.start) + sounds.position());
+const seekTo = (second) => {
+  if (state.source !== "song" && loop && second >= loop.start && second <= loop.start + loopLength()) sounds.seek(second - loop.start);
+  else {
+    hear("song", false);
+    sounds.seek(second);
+  }
+  showTime();
+};
+const hear = (source, keep = true) => {
+  if (source === state.source) return;
+  const [was, place] = [sounds.playing(), songPosition()];
+  const other = (source === "song") !== (state.source === "song"); // another length, not only other gains
+  if (other) sounds.stop(0);
+  state.source = source;
+  for (const input of document.getElementsByName("source")) input.checked = input.value === source;
+  if (!other) sounds.hear();
+  else {
+    const from = source === "song" ? place : place - (loop?.start ?? 0);
+    sounds.stop(keep && from >= 0 && (source === "song" || from < loopLength()) ? from : 0);
+    if (was) sounds.start();
+  }
+  showPlaying();
+  say({ song: "The whole song", original: "The loop as it is", left: "What is left" }[source]);
+};
+
+// Showing.
+const showTime = () => {
+  const now = songPosition();
+  $("seek").max = state.source === "song" ? song?.seconds ?? 1 : loopLength() || 1;
+  $("seek").value = sounds.position();
+  $("seek").setAttribute("aria-valuetext", `${now.toFixed(1)} seconds of the song`);
+  $("time").textContent = `${now.toFixed(2)} s`;
+  plots?.whole.follow(song ? Math.min(1, now / song.seconds) : 0);
+  for (const each of plots ? [plots.loop, plots.feature] : []) each.follow(loop ? (now - loop.start) / loop.seconds : 0);
+};
+const tick = () => {
+  showTime();
+  if (sounds.playing()) requestAnimationFrame(tick);
+};
+const showPlaying = () => {
+  Object.assign($("play"), { ariaPressed: sounds.playing(), ariaLabel: sounds.playing() ? "Pause" : "Play" });
+  if (sounds.playing()) requestAnimationFrame(tick);
+  else if (facts) showTime();
+};
+const showLoop = (from = state.start, seconds = state.seconds) => {
+  $("loop-start").value = from.toFixed(2);
+  $("loop-seconds").value = seconds.toFixed(2);
+  plots.whole.choose([from], [from + seconds]);
+  plots.loop.choose(...(loop && loop.seconds - seconds > 0.01 ? [[loop.start], [loop.start + seconds]].map(([t]) => [t - loop.start]) : [null]));
+  const heard = Math.min(facts.most, Math.max(1, Math.ceil(seconds / facts.clip - 1e-6))) * facts.clip;
+  $("loop-facts").textContent = `The network hears ${+heard.toFixed(2)} s from there on.`;
+};
+const drop = (level) => (state.shared ? Math.min(facts.range, Math.round(-level)) : 0);
+const showAnswer = (says, before) => {
+  const likely = facts.labels.map((label, k) => [label, k]).sort((a, b) => before[b[1]] - before[a[1]]).slice(0, 12);
+  const best = Math.max(...says);
+  if (facts.labels.length <= 12) likely.sort((a, b) => a[1] - b[1]);
+  $("answer").replaceChildren(...likely.map(([label, k]) => make("div", { className: `bar${says[k] === best ? " own" : ""}` },
+    make("span", { className: "name", textContent: label }), make("progress", { value: says[k], ariaHidden: "true" }),
+    make("span", { className: "value" }, percent(says[k]), make("small", { textContent: ` was ${percent(before[k])}` })))));
+  const top = says.indexOf(best);
+  $("mini").textContent = `${facts.labels[top]} ${percent(best)}`;
+};
+const whole = () => !state.muted.size && !state.alone.size && !state.faders.size;
+const showMixed = () => {
+  for (const card of $("grid").querySelectorAll(".card")) {
+    const f = Number(card.dataset.feature);
+    card.classList.toggle("out", state.muted.has(f) || (state.alone.size > 0 && !state.alone.has(f)));
+    card.classList.toggle("alone", state.alone.has(f));
+    const [solo, mute, fader] = card.parentElement.querySelectorAll(".mix > *");
+    Object.assign(solo, { ariaPressed: state.alone.has(f) });
+    Object.assign(mute, { ariaPressed: state.muted.has(f) });
+    fader.value = 100 * (state.faders.get(f) ?? 1);
+  }
+  $("reset").disabled = whole();
+};
+const showGrid = () => {
+  if (!grid) return;
+  grid.show();
+  showMixed();
+};
+const showFeature = () => {
+  const r = rows.find((o) => o.feature === state.feature);
+  if (!r) return;
+  $("feature-title").textContent = `Feature ${r.feature} of layer ${state.layer}`;
+  plots.feature.show({ address: pictures[r.feature], title: r.inactive ? "inactive" : "What it responded to", label: `Picture of feature ${r.feature}`,
+    down: drop(r.level), length: loop.seconds, nothing: r.inactive ? "Inactive: no part of the loop activates it." : "" });
+};
+const pending = () => rows.some((r) => r.effects[0] === null); // effects that are not there yet
+const showSummary = () => {
+  const acting = rows.filter((r) => !r.inactive).length;
+  $("summary").textContent = rows.length ? `${acting} of ${rows.length} features are active in the loop.${pending() ? " Their effects are being computed; until then by energy." : ""}` : "";
+};
+const showTabs = () => {
+  $("tabs").replaceChildren(...Object.keys(facts.layers).map(Number).map((layer) => {
+    const mine = layer === state.layer;
+    const tab = make("button", { type: "button", role: "tab", textContent: `Layer ${layer}`, tabIndex: mine ? 0 : -1, ariaSelected: mine, onclick: () => chooseLayer(layer) });
+    tab.setAttribute("aria-controls", "grid");
+    return tab;
+  }));
+};
+const showSongs = (songs) => {
+  const groups = Map.groupBy ? Map.groupBy(songs, (s) => s.group) : songs.reduce((all, s) => all.set(s.group, [...(all.get(s.group) ?? []), s]), new Map());
+  $("song-choice").replaceChildren(...Array.from(groups, ([group, some]) =>
+    make("optgroup", { label: group }, ...some.map((s) => make("option", { value: s.key, textContent: s.name })))));
+  if (state.song) $("song-choice").value = state.song;
+};
+
+// Choosing.
+const chooseLoop = (start, seconds, done = true) => {
+  const most = facts.most * facts.clip;
+  state.seconds = Math.min(most, Math.max(0.2, seconds));
+  state.start = Math.max(0, Math.min(start, (song?.seconds ?? 0) - 0.1));
+  showLoop();
+  if (!done) return;
+  keepAddress();
+  askLoop();
+};
+const chooseLayer = (layer) => {
+  if (layer === state.layer) return;
+  Object.assign(state, { layer, feature: 0 });
+  reset(false);
+  [rows, pictures] = [[], []];
+  showTabs();
+  showGrid();
+  askLoop();
+  say(`Layer ${layer}`);
+};
+const changed = () => {
+  showMixed();
+  askSet();
+};
+const reset = (tell = true) => {
+  for (const some of [state.muted, state.alone, state.faders]) some.clear();
+  if (tell) changed();
+};
+const turn = (set, feature) => {
+  if (!set.delete(feature)) set.add(feature);
+  changed();
+  const word = set === state.muted ? "muted" : "alone";
+  say(`Feature ${feature} ${set.has(feature) ? word : `not ${word} any more`}`);
+};
+const chosen = (feature, pressed, event) => {
+  const other = feature !== state.feature;
+  state.feature = feature;
+  grid.mark();
+  showFeature();
+  if (pressed) turn(event?.shiftKey ? state.muted : state.alone, feature);
+  else if (other) say(described(rows.find((r) => r.feature === feature), false, state.asked, facts.labels[state.asked]));
+};
+const mixer = (r) => {
+  const knob = (letter, what, set) => make("button", { type: "button", className: "switch", textContent: letter, title: what, ariaLabel: `${what} feature ${r.feature}`, onclick: () => turn(set, r.feature) });
+  const fader = make("input", { type: "range", min: 0, max: 100, step: 1, ariaLabel: `Level of feature ${r.feature}, percent` });
+  fader.addEventListener("input", () => {
+    if (Number(fader.value) === 100) state.faders.delete(r.feature);
+    else state.faders.set(r.feature, Number(fader.value) / 100);
+    $("reset").disabled = whole();
+    askSet();
+  });
+  return make("div", { className: "mix" }, knob("S", "Solo", state.alone), knob("M", "Mute", state.muted), fader);
+};
+
+// What the server says.
+const blobs = new Map(); // pictures by what they show; an earlier one is let go
+const held = (what, bytes) => {
+  if (blobs.has(what)) URL.revokeObjectURL(blobs.get(what));
+  blobs.set(what, URL.createObjectURL(new Blob([bytes], { type: "image/png" })));
+  return blobs.get(what);
+};
+const newNetwork = (m) => {
+  facts = { ...m.facts, clip: m.clip, most: m.most };
+  wait("network");
+  const filter = colourFilters(colourScale(facts.colours), facts.level);
+  const axes = axesOf(facts.frequencies, facts.rows === "bins");
+  const how = { axes, axis: () => "linear", filter, step: facts.level, range: facts.range };
+  for (const id of ["whole-plot", "loop-plot", "feature-plot"]) $(id).replaceChildren();
+  plots = {
+    whole: plot($("whole-plot"), { ...how, seek: seekTo, drag: ([a], [b], done) => chooseLoop(Math.min(a, b), Math.abs(b - a), done) }),
+    loop: plot($("loop-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
+    feature: plot($("feature-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
+  };
+  state.seconds ??= facts.clip;
+  if (!facts.layers[state.layer]) state.layer = Math.max(...Object.keys(facts.layers).map(Number));
+  grid = gridIn($("grid"), {
+    state: Object.create(state, { sort: { get: () => (state.sort === "effect" && pending() ? "energy_share" : state.sort) } }),
+    labels: facts.labels, rows: () => rows, starred: () => false, chosen, under: mixer,
+    picture: (r) => {
+      const image = make("img", { alt: "", decoding: "async", src: pictures[r.feature] });
+      image.style.filter = filter(drop(r.level));
+      return image;
+    },
+  });
+  $("asked").replaceChildren(...facts.labels.map((label, k) => make("option", { value: k, textContent: label })));
+  $("card").textContent = m.card.what ? `From its card: ${m.card.what}. ${m.card.not_for}` : m.about.map(([term, text]) => `${term}: ${text}`).join(". ");
+  $("network-choice").value = m.name;
+  showTabs();
+  if (state.song) askSong(state.song);
+};
+const newSong = (m) => {
+  if (m.turn !== turns.song) return;
+  const first = !song;
+  song = { seconds: m.seconds, samples: song?.samples ?? null, points: song?.points ?? [] };
+  $("song-name").textContent = m.name;
+  document.title = `${m.name}: studio`;
+  $("song-facts").textContent = m.whole ? `${m.seconds.toFixed(1)} s, heard by ${state.network}` : "The beginning; the rest is being read.";
+  showOutline($("outline").firstElementChild, m.peaks);
+  if (m.whole) {
+    wait("song");
+    wait("said", "Hearing the whole song …");
+  }
+  if (!first) return showLoop();
+  if (state.start + 0.2 > song.seconds) state.start = m.whole ? 0 : state.start;
+  showLoop();
+  if (state.start + state.seconds <= song.seconds || m.whole) askLoop(); // a loop further on waits for the rest
+  else song = null;
+};
+const on = {
+  choices: (m) => {
+    complain("");
+    wait("line");
+    $("network-choice").replaceChildren(...m.networks.map((name) => make("option", { value: name, textContent: name })));
+    showSongs(m.songs);
+    state.song = m.songs.some((s) => s.key === state.song) ? state.song : m.songs[0]?.key ?? null;
+    askNetwork(m.networks.includes(state.network) ? state.network : m.networks[0]);
+  },
+  songs: (m) => showSongs(m.songs),
+  network: (m) => m.turn === turns.network && newNetwork(m),
+  song: newSong,
+  picture: (m, bytes) => {
+    if (m.turn !== turns.song) return;
+    plots.whole.show({ address: held("whole", bytes), title: "Spectrogram", label: "Spectrogram of the whole song", length: song.seconds });
+    showLoop();
+  },
+  sound: (m, bytes) => {
+    if (m.turn === turns.song) song.samples = samplesOf(bytes);
+  },
+  said: (m) => {
+    if (m.turn !== turns.song) return;
+    if (m.says) song.points.push([m.second, m.says]);
+    wait("said", m.share < 1 ? `Hearing the whole song: ${Math.round(100 * m.share)} %` : "");
+    if (!m.says || song.points.length % 4 === 1) showSaid($("said").firstElementChild, $("said-legend"), song.points, facts.labels, song.seconds, facts.clip / 2);
+  },
+  stretch: (m, bytes) => {
+    if (m.turn !== turns.loop) return;
+    loop = { start: m.start, seconds: m.seconds, samples: samplesOf(bytes), left: loop?.left ?? null, before: facts.labels.map((label) => m.prediction[label]) };
+    state.asked = m.target;
+    $("asked").value = m.target;
+    showLoop();
+    showAnswer(loop.before, loop.before);
+    $("answer-facts").textContent = "With all features.";
+    wait("loop", "Explaining the layer …");
+  },
+  "stretch picture": (m, bytes) => {
+    if (m.turn !== turns.loop) return;
+    plots.loop.show({ address: held("loop", bytes), title: "Spectrogram", label: "Spectrogram of the loop", length: m.seconds });
+    showLoop();
+  },
+  layer: (m, bytes) => {
+    if (m.turn !== turns.loop) return;
+    let at = 0;
+    pictures = m.pictures.map((size, f) => held(`feature ${f}`, bytes.slice(at, at += size)));
+    rows = m.features.map((r) => ({ ...r, effects: facts.labels.map(() => null) }));
+    if (!rows[state.feature]) state.feature = 0;
+    wait("loop", "Computing what each feature does for the answer …");
+    showGrid();
+    showFeature();
+    showSummary();
+  },
+  effects: (m) => {
+    if (m.turn !== turns.loop) return;
+    m.features.forEach((f, n) => { rows[f].effects = m.changes[n]; });
+    if (pending()) return;
+    wait("loop");
+    showGrid();
+    showSummary();
+  },
+  answer: (m) => {
+    if (m.turn < turns.loop || !loop) return;
+    if (setting) $("answer-facts").dataset.took = Math.round(performance.now() - asked);
+    setting = "";
+    showAnswer(m.says, loop.before);
+    const taken = Number($("answer-facts").dataset.took ?? m.ms);
+    $("answer-facts").textContent = whole() ? "With all features." : `With layer ${m.layer}'s maps scaled as the faders stand; answered in ${Math.round(taken)} ms.`;
+    Object.assign($("answer-facts").dataset, { says: JSON.stringify(m.says), ms: m.ms });
+    if (again) askSet();
+  },
+  left: (m, bytes) => {
+    if (m.turn < turns.loop || !loop) return;
+    loop.left = samplesOf(bytes);
+    if (sounds.playing() && state.source !== "song") sounds.start();
+    keepAddress();
+  },
+  wrong: (m) => {
+    [setting, again] = ["", false];
+    for (const what of ["network", "song", "loop"]) wait(what);
+    complain(m.text);
+  },
+};
+const ask = lineTo(new URL("talk", location.href.replace(/^http/, "ws").replace(/#.*/, "")), {
+  heard: (message, bytes) => on[message.kind]?.(message, bytes),
+  opened: () => wait("line"),
+  lost: () => {
+    waits.clear();
+    wait("line", "The studio does not answer: is bin/studio still running? It is tried again …");
+  },
+});
+
+// Dropping a song.
+const send = (file) => {
+  const request = new XMLHttpRequest();
+  request.open("POST", `drop?name=${encodeURIComponent(file.name)}`);
+  request.upload.onprogress = (event) => wait("drop", `Sending ${file.name}: ${Math.round((100 * event.loaded) / event.total)} %`);
+  request.onloadend = () => {
+    wait("drop");
+    let found = {};
+    try {
+      found = JSON.parse(request.responseText);
+    } catch {
+      found = { wrong: `${file.name}: could not be sent` };
+    }
+    if (found.wrong) return complain(found.wrong);
+    ask("songs");
+    Object.assign(state, { start: 0, seconds: facts?.clip ?? state.seconds });
+    askSong(found.key);
+  };
+  wait("drop", `Sending ${file.name} …`);
+  request.send(file);
+};
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("dropping", name === "dragenter" || name === "dragover");
+    if (name === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+  });
+}
+
+// Controls.
+const to = (id, name, then) => $(id).addEventListener(name, then);
+to("file", "change", () => { if ($("file").files[0]) send($("file").files[0]); });
+to("network-choice", "change", () => {
+  reset(false);
+  Object.assign(state, { layer: null, seconds: null, feature: 0 });
+  [loop, rows, pictures] = [null, [], []];
+  sounds.stop(0);
+  askNetwork($("network-choice").value);
+});
+to("song-choice", "change", () => {
+  Object.assign(state, { start: 0, seconds: facts.clip });
+  askSong($("song-choice").value);
+});
+for (const id of ["loop-start", "loop-seconds"]) to(id, "change", () => chooseLoop(Number($("loop-start").value), Number($("loop-seconds").value)));
+$("sort").value = state.sort;
+to("sort", "change", () => { state.sort = $("sort").value; keepAddress(); showGrid(); });
+to("asked", "change", () => { state.asked = Number($("asked").value); showGrid(); });
+to("shared", "change", () => { state.shared = $("shared").checked; showGrid(); showFeature(); });
+to("reset", "click", () => reset());
+to("tabs", "keydown", (event) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const layers = Object.keys(facts.layers).map(Number);
+  chooseLayer(layers.at((layers.indexOf(state.layer) + step) % layers.length));
+  $("tabs").querySelector('[aria-selected="true"]').focus();
+});
+to("play", "click", sounds.toggle);
+for (const input of document.getElementsByName("source")) input.addEventListener("change", () => hear(input.value));
+to("seek", "input", () => { sounds.seek(Number($("seek").value)); showTime(); });
+const repeat = (go) => {
+  sounds.repeat(go);
+  state.repeat = go;
+  $("loop").checked = go;
+};
+to("loop", "change", () => repeat($("loop").checked));
+listen({
+  toggle: sounds.toggle,
+  move: (key) => grid?.move(key),
+  hear: (number) => SOURCES[number] && hear(SOURCES[number]),
+  solo: () => rows.length && turn(state.alone, state.feature),
+  mute: () => rows.length && turn(state.muted, state.feature),
+  repeat: () => repeat(!state.repeat),
+});

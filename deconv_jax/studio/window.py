@@ -1,0 +1,299 @@
+"""One window of the studio: what it asks, by a message each, and the jobs that answer.
+
+Everything that computes runs on the worker's thread (`jobs.Worker`), so what a window holds of songs and layers is only
+ever touched there. Messages carry a `turn`, a number that the page counts up: what answers an earlier one is dropped.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from deconv_jax.errors import InputError
+from deconv_jax.network.trained import Trained
+from deconv_jax.page import network as about_network
+from deconv_jax.pictures import spectrograms
+from deconv_jax.results.explain import row_magnitudes
+from deconv_jax.studio import hearing
+from deconv_jax.studio.jobs import Job, Message, Worker, wrong
+from deconv_jax.studio.songs import Library
+from deconv_jax.system import files
+
+log = logging.getLogger(__name__)
+
+LOADED = 3
+"""Networks that are held at a time."""
+
+COLUMNS = 2048
+"""Pixels that the picture and the outline of a whole song are wide."""
+
+
+class Studio:
+    """What all windows share: networks by name, songs, and the thread that computes.
+
+    Args:
+      networks: by the name under which they can be chosen, what loads them; the first is chosen at the start.
+      library: the songs.
+    """
+
+    def __init__(self, networks: dict[str, Callable[[], Trained]], library: Library):
+        self.networks, self.library = networks, library
+        self.worker, self.readers = Worker(), ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._loaded: dict[str, Trained] = {}
+
+    def network(self, name: str) -> Trained:
+        """A network by its name; on the worker's thread only."""
+        if name not in self.networks:
+            raise InputError(f"{files.shown(name)}: is no network that can be chosen here: choose one of the list")
+        trained = self._loaded.pop(name, None) or self.networks[name]()
+        self._loaded[name] = trained
+        for old in [*self._loaded][:-LOADED]:
+            del self._loaded[old]
+        return trained
+
+    def end(self) -> None:
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        self.worker.end()
+
+
+@dataclasses.dataclass
+class _Held:
+    """What a window is about; changed by jobs only."""
+
+    trained: Trained | None = None
+    song: np.ndarray | None = None
+    stretch: hearing.Stretch | None = None
+    layer: hearing.Layer | None = None
+
+
+class Window:
+    """One browser window.
+
+    Args:
+      studio: what it shares with others.
+      send: takes messages, from any thread.
+      ready: whether it has taken enough of what was sent before.
+    """
+
+    def __init__(self, studio: Studio, send: Callable[[Message], None], ready: Callable[[], bool]):
+        self._studio, self._send, self._ready = studio, send, ready
+        self._held = _Held()
+        self._reading = 0  # counts the songs that were asked for: an earlier one is read no further
+        self._scales: list[float] = []
+        self._turns: dict[str, int] = {}
+        send(({"kind": "choices", "networks": [*studio.networks], "songs": studio.library.listing()}, b""))
+
+    def receive(self, message: Any) -> None:
+        """Takes what the page asks. What is no message of it gets a line that says so."""
+        try:
+            does = {
+                "network": self._network,
+                "song": self._song,
+                "loop": self._loop,
+                "set": self._set,
+                "songs": self._songs,
+            }
+            turn = message["turn"]
+            if not isinstance(turn, int):
+                raise TypeError("turn is no whole number")
+            does[message["do"]](turn, {k: v for k, v in message.items() if k not in ("do", "turn")})
+        except InputError as error:
+            self._send(wrong(str(error)))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            self._send(wrong(f"the page asked what the studio does not know ({type(error).__name__}): load it again"))
+
+    def close(self) -> None:
+        """The browser went away: nothing of it is computed any more."""
+        self._reading += 1
+        self._studio.worker.cancel(self)
+
+    def wake(self) -> None:
+        self._studio.worker.wake()
+
+    def _submit(self, kind: str, rank: int, steps: Iterator[Message | None]) -> None:
+        self._studio.worker.submit(self, kind, Job(steps, rank, self._send, self._ready))
+
+    # --- what can be asked; in the server's thread
+
+    def _songs(self, turn: int, asked: dict[str, Any]) -> None:
+        self._send(({"kind": "songs", "songs": self._studio.library.listing()}, b""))
+
+    def _network(self, turn: int, asked: dict[str, Any]) -> None:
+        self._reading += 1
+        self._studio.worker.cancel(self)
+        self._submit("network", 1, self._choose(turn, str(asked["name"])))
+
+    def _song(self, turn: int, asked: dict[str, Any]) -> None:
+        source = self._studio.library.find(str(asked["key"]))
+        self._reading += 1
+        mine = self._reading
+        self._studio.worker.cancel(self, "song", "loop", "set")
+
+        def read() -> None:
+            trained, text = self._held.trained, ""
+            try:
+                if trained is None:
+                    raise InputError("no network is chosen yet: choose one first")
+                front = trained.front_end
+                for waveform, whole in self._studio.library.read(source, front.sample_rate, 2 * front.clip_seconds):
+                    if mine != self._reading:
+                        return
+                    steps = self._hear(turn, source.name, waveform, whole)
+                    self._submit("song" if whole else "beginning", 3 if whole else 1, steps)
+            except InputError as error:
+                text = str(error)
+            except Exception as error:
+                log.exception("A song could not be read")
+                text = f"{source.name}: could not be read ({type(error).__name__}: {error})"
+            if text and mine == self._reading:
+                self._send(wrong(text))
+
+        self._studio.readers.submit(read)
+
+    def _loop(self, turn: int, asked: dict[str, Any]) -> None:
+        start, seconds, number = float(asked["start"]), float(asked["seconds"]), int(asked["layer"])
+        if not (np.isfinite([start, seconds]).all() and start >= 0 and seconds > 0):
+            raise ValueError("no stretch of a song")
+        self._scales = _scales(asked["scales"])
+        self._studio.worker.cancel(self, "set")
+        self._submit("loop", 2, self._explain(turn, start, seconds, number))
+
+    def _set(self, turn: int, asked: dict[str, Any]) -> None:
+        self._scales = _scales(asked["scales"])
+        self._submit("set", 0, self._answer(turn))
+
+    # --- what is computed; in the worker's thread
+
+    def _choose(self, turn: int, name: str) -> Iterator[Message | None]:
+        trained = self._studio.network(name)
+        self._held = _Held(trained)
+        card = trained.about.get("card") or {}
+        yield (
+            {
+                "kind": "network",
+                "turn": turn,
+                "name": name,
+                "facts": about_network.facts(trained),
+                "about": about_network.about(trained),
+                "clip": trained.front_end.clip_seconds,
+                "most": hearing.MOST,
+                "card": {key: card.get(key, "") for key in ("what", "not_for")},
+            },
+            b"",
+        )
+
+    def _hear(self, turn: int, name: str, waveform: np.ndarray, whole: bool) -> Iterator[Message | None]:
+        """A song, or its beginning: its outline and picture, its sound, and then the answer along it."""
+        trained, song = self._trained(), waveform
+        front, held = trained.front_end, self._held
+        self._held = _Held(trained, song, held.stretch if whole else None, held.layer if whole else None)
+        seconds = len(song) / front.sample_rate
+        about = {"turn": turn, "seconds": seconds, "whole": whole}
+        yield {"kind": "song", "name": name, "peaks": outline(song), **about}, b""
+        if not whole:
+            return
+        yield {"kind": "picture", **about}, spectrograms.level_picture(row_magnitudes(front, song), COLUMNS)
+        yield {"kind": "sound", **about}, pcm(song)
+        points = hearing.over_time(trained, song)
+        count = max(1, 2 * len(song) // front.clip_samples - 1)
+        for number, (second, said) in enumerate(points, 1):
+            yield (
+                {"kind": "said", **about, "second": second, "says": said.tolist(), "share": min(1.0, number / count)},
+                b"",
+            )
+        yield {"kind": "said", **about, "second": None, "says": None, "share": 1.0}, b""
+
+    def _explain(self, turn: int, start: float, seconds: float, number: int) -> Iterator[Message | None]:
+        """A stretch; a layer's features in it; the answer as the faders stand; and what every feature does for it."""
+        trained, held = self._trained(), self._held
+        if held.song is None:
+            raise InputError("no song is there yet: choose one first")
+        if not 1 <= number <= len(trained.network.blocks):
+            raise InputError(
+                f"layer {number} does not exist: this network has layers 1 to {len(trained.network.blocks)}"
+            )
+        front = trained.front_end
+        first, length = round(start * front.sample_rate), hearing.length_of(trained, seconds)
+        stretch = held.stretch
+        if not stretch or (stretch.start, len(stretch.clip.waveform)) != (first, length):
+            stretch = hearing.stretch_of(trained, held.song, start, seconds)
+        self._held = dataclasses.replace(held, stretch=stretch, layer=None)
+        about = {
+            "turn": turn,
+            "start": stretch.start / front.sample_rate,
+            "seconds": length / front.sample_rate,
+            "layer": number,
+        }
+        said = {"prediction": stretch.answer.named(trained.labels), "target": stretch.answer.target}
+        yield {"kind": "stretch", **about, **said}, pcm(stretch.clip.waveform)
+        picture = spectrograms.level_picture(row_magnitudes(front, stretch.clip.waveform))
+        yield {"kind": "stretch picture", **about}, picture
+        layer = hearing.layer_of(trained, stretch, number)
+        if self._held.stretch is not stretch:
+            return  # the song is another by now
+        self._held = dataclasses.replace(self._held, layer=layer)
+        pictures = [spectrograms.level_picture(image) for image in layer.images]
+        yield (
+            {"kind": "layer", **about, "features": _rows(layer), "pictures": [len(p) for p in pictures]},
+            b"".join(pictures),
+        )
+        yield from self._answer(turn)
+        for features, changes in hearing.effects_of(trained, stretch, number):
+            yield {"kind": "effects", **about, "features": features.tolist(), "changes": files.plain(changes)}, b""
+
+    def _answer(self, turn: int) -> Iterator[Message | None]:
+        """What the network says with the maps scaled as the faders stand, and how what is left sounds."""
+        trained, stretch, layer = self._trained(), self._held.stretch, self._held.layer
+        if stretch is None or layer is None:
+            return  # the answer comes with the layer
+        scales = np.ones(len(layer.images), np.float32)
+        given = self._scales[: len(scales)]
+        scales[: len(given)] = given
+        began = time.perf_counter()
+        logits, said = hearing.says(trained, layer, scales)
+        taken = {"kind": "answer", "turn": turn, "layer": layer.number, "ms": 1000 * (time.perf_counter() - began)}
+        yield taken | {"says": said.tolist(), "logits": logits.tolist(), "scales": scales.tolist()}, b""
+        yield (
+            {"kind": "left", "turn": turn, "layer": layer.number},
+            pcm(hearing.left_of(trained, stretch, layer, scales)),
+        )
+
+    def _trained(self) -> Trained:
+        if self._held.trained is None:
+            raise InputError("no network is chosen yet: choose one first")
+        return self._held.trained
+
+
+def _scales(given: Any) -> list[float]:
+    """What the faders are set to, each from 0 to 1."""
+    scales = [float(value) for value in given]
+    if len(scales) > 100_000 or not all(0 <= value <= 1 for value in scales):
+        raise ValueError("a fader stands from 0 to 1")
+    return scales
+
+
+def _rows(layer: hearing.Layer) -> list[dict[str, Any]]:
+    """What the page knows of each feature before its effects are there."""
+    measures, total = layer.measures, float(layer.measures.energy.sum())
+    share = measures.energy / total if total > 0 else np.zeros(len(measures.energy))
+    columns = (measures.active, share, measures.inactive.astype(int), layer.levels)
+    names = ("active_fraction", "energy_share", "inactive", "level")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [{"feature": n, **dict(zip(names, row, strict=True))} for n, row in enumerate(rows)]
+
+
+def outline(waveform: np.ndarray) -> list[float]:
+    """The largest size of a waveform in each of up to `COLUMNS` parts, shares of the largest of all."""
+    columns = min(COLUMNS, len(waveform))
+    edges = np.linspace(0, len(waveform), columns + 1).astype(int)[:-1]
+    tops = np.maximum.reduceat(np.abs(waveform), edges)
+    return np.round(tops / max(float(tops.max()), 1e-9), 3).tolist()
+
+
+def pcm(waveform: np.ndarray) -> bytes:
+    """A waveform as 16-bit samples, little-endian; what exceeds full scale is cut off."""
+    return np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes()

@@ -1,0 +1,684 @@
+"""The studio: its jobs, its songs, what its server lets in, and the page in a real browser."""
+
+import http.client
+import json
+import re
+import struct
+import threading
+from pathlib import Path
+from urllib.parse import quote, urlparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+import websockets.sync.client as sockets
+from test_page import until
+from test_sound_audio import tone
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from deconv_jax.decision.effects import effects, scaled_logits
+from deconv_jax.errors import InputError
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
+from deconv_jax.results import explain
+from deconv_jax.sound import audio, blocks
+from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.studio import hearing, jobs, server, songs
+from deconv_jax.studio.window import Studio
+
+FRONT = FrontEnd(clip_seconds=1.0)
+HOSTILE = "<img src=x onerror=alert(1)>.wav"
+MAPS = 6
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two layers of random weights, the last of them strong enough for an answer to hang on its features."""
+    network = Network(blocks=(Block(maps=4), Block(maps=MAPS)), dense=(), classes=3)
+    variables = dict(jax.jit(network.init)(jax.random.key(2), jnp.zeros((FRONT.bins, FRONT.clip_frames))))
+    params = variables["params"]
+    params["output"]["kernel"] = 0.05 * params["output"]["kernel"]
+    params["conv2"]["bias"] = params["conv2"]["bias"].at[3].set(-1e6)  # inactive
+    return Trained(network, variables, FRONT, ["a", "<b>b", "c"], tmp_path_factory.mktemp("weights"), {"config": {}})
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory):
+    """Three seconds that change."""
+    path = tmp_path_factory.mktemp("songs") / HOSTILE
+    wave = np.concatenate([tone(1.0, 22050, f) * np.linspace(1, 0.1, 22050) for f in (440, 1200, 300)])
+    soundfile.write(path, wave, 22050)
+    return path
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker():
+    worker = jobs.Worker()
+    yield worker
+    worker.end()
+
+
+def job(steps, heard, rank=1, ready=lambda: True):
+    return jobs.Job(steps, rank, heard.append, ready)
+
+
+def test_what_matters_more_comes_between_the_steps_of_a_long_job(worker):
+    heard, begun, go = [], threading.Event(), threading.Event()
+
+    def long():
+        yield {"n": 0}, b""
+        begun.set()
+        go.wait(10)
+        for n in (1, 2):
+            yield {"n": n}, b""
+
+    worker.submit("window", "song", job(long(), heard, rank=3))
+    assert begun.wait(10)
+    worker.submit("window", "set", job(iter([({"n": "set"}, b"")]), heard, rank=0))
+    go.set()
+    until(lambda: len(heard) == 4)
+    assert [message["n"] for message, _ in heard] == [0, 1, "set", 2]
+
+
+def test_a_new_question_takes_the_place_of_the_old_one_and_nothing_piles_up(worker):
+    heard, begun, go, closed = [], threading.Event(), threading.Event(), threading.Event()
+
+    def asked(n, wait=False):
+        try:
+            if wait:
+                begun.set()
+                go.wait(10)
+            yield {"n": n}, b""
+            yield {"n": f"{n} again"}, b""
+        finally:
+            closed.set()
+
+    worker.submit("window", "set", job(asked(0, wait=True), heard))
+    assert begun.wait(10)
+    for n in range(1, 50):
+        worker.submit("window", "set", job(asked(n), heard))
+    worker.submit("other", "set", job(asked("other"), heard))
+    assert len(worker) == 2
+    go.set()
+    until(lambda: len(heard) == 4)
+    assert [message["n"] for message, _ in heard] in (
+        [49, "49 again", "other", "other again"],
+        ["other", "other again", 49, "49 again"],
+    )
+    assert closed.is_set()
+    until(lambda: len(worker) == 0)
+
+
+def test_a_window_that_takes_nothing_waits_alone_and_one_that_went_is_forgotten(worker):
+    heard, open_, slow = [], threading.Event(), []
+    worker.submit("slow", "song", job(iter([({"n": "slow"}, b"")] * 3), slow, rank=0, ready=open_.is_set))
+    worker.submit("other", "song", job(iter([({"n": 1}, b"")]), heard))
+    until(lambda: heard)
+    assert not slow
+    open_.set()
+    worker.wake()
+    until(lambda: len(slow) == 3)
+    worker.submit("gone", "song", job(iter([({"n": 2}, b"")]), heard, ready=lambda: False))
+    worker.cancel("gone")
+    assert len(worker) == 0
+
+
+def test_an_error_is_a_line_and_the_thread_goes_on(worker, caplog):
+    heard = []
+
+    def fails(error):
+        yield
+        raise error
+
+    for error in (InputError("song: is\nbroken"), ZeroDivisionError("by zero")):
+        worker.submit("window", "song", job(fails(error), heard))
+        until(lambda: heard)
+        said = heard.pop()[0]
+        assert said["kind"] == "wrong"
+        assert "\n" not in said["text"]
+    assert "its own (ZeroDivisionError: by zero)" in said["text"]
+    worker.submit("window", "song", job(iter([({"n": 1}, b"")]), heard))
+    until(lambda: heard)
+
+
+# --- songs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(tmp_path, song):
+    return songs.Library(tmp_path / "own" / "studio", [song])
+
+
+def dropped(library, name, content):
+    with library.receiving(name) as incoming:
+        for at in range(0, len(content), 1000):
+            incoming.write(content[at : at + 1000])
+    return incoming.source
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\songs\\a.wav", "a.wav"),
+        ("..", "clip"),
+        (".", "clip"),
+        ("a/..", "clip"),
+        ("a/", "song"),
+        ("", "song"),
+        ("a\0b\n.wav", "a\\x00b\\n.wav"),
+        ("\ud800", "?"),
+        (HOSTILE, HOSTILE),
+        (".hidden", "hidden"),
+    ],
+)
+def test_a_dropped_files_name_is_bare(given, name):
+    found = songs.name_of(given)
+    assert found == name
+    assert Path(found).name == found
+    assert len(songs.name_of("x" * 5000 + "ü" * 300).encode()) < 255
+
+
+def test_what_is_dropped_is_kept_in_the_studios_own_folder_whatever_its_name(library, song, tmp_path):
+    # What a wrong name would reach lies in the test's own folder: it must not be able to harm.
+    for name in ("../../../outside.wav", f"{tmp_path}/absolute.wav", "..", HOSTILE):
+        source = dropped(library, name, song.read_bytes())
+        assert source.path.resolve().is_relative_to((tmp_path / "own" / "studio" / "dropped").resolve())
+    incoming = songs.Incoming("../b.wav")  # were the name not made bare
+    (tmp_path / "some").write_bytes(b"some")
+    with pytest.raises(InputError, match="no name for a file"):
+        library._keep(tmp_path / "some", incoming)
+    (tmp_path / "some").unlink()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept == [source.path]  # the same content is the same song
+    assert source.path.read_bytes() == song.read_bytes()
+    later = songs.Library(tmp_path / "own" / "studio")
+    assert later.find(source.key).path == source.path
+    for key in ("dropped/../../etc", str(song), "", "named/0"):
+        with pytest.raises(InputError, match="not here any more"):
+            library.find(key)
+
+
+def test_too_large_and_empty_files_leave_nothing_and_the_oldest_goes(library, monkeypatch, tmp_path):
+    monkeypatch.setattr(songs, "LARGEST", 2500)
+    with pytest.raises(InputError, match=r"big\.wav: is larger than"):
+        dropped(library, "big.wav", b"x" * 5000)
+    with pytest.raises(InputError, match="is empty"):
+        dropped(library, "none.wav", b"")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    monkeypatch.setattr(songs, "KEPT", 5000)
+    kept = [dropped(library, f"{n}.wav", bytes([n]) * 2000) for n in range(4)]
+    assert kept[-1].path.exists()
+    assert sum(source.path.exists() for source in kept) == 2
+    with pytest.raises(InputError):
+        library.find(kept[0].key)
+
+
+def test_a_song_is_read_beginning_first_as_the_library_reads_it(library, song):
+    (first, some), (whole, all_) = library.read(next(iter(library.sources.values())), FRONT.sample_rate, 0.5)
+    assert (some, all_) == (False, True)
+    assert abs(len(first) - 0.5 * FRONT.sample_rate) < 2
+    np.testing.assert_array_equal(whole, audio.read(song, FRONT.sample_rate))
+    assert not list(library.scratch.iterdir())
+
+
+def test_songs_that_cannot_be_heard_are_a_line_with_their_name(library, tmp_path):
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros(5000), 11025)
+    for name, content, says in (
+        ("text.mp3", b"this is no sound" * 9, "is no readable sound file"),
+        ("silent.wav", silent.read_bytes(), "is silent throughout"),
+        ("torn.wav", silent.read_bytes()[:30], "is no readable sound file"),
+    ):
+        source = dropped(library, name, content)
+        with pytest.raises(InputError, match=f"^{re.escape(name)}: {says}") as caught:
+            list(library.read(source, 11025, 1.0))
+        assert str(tmp_path) not in str(caught.value)
+    assert not list(library.scratch.iterdir())
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A studio that is served by a thread of this process."""
+
+    def __init__(self, trained, folder: Path, paths, **more):
+        self.studio = Studio({"one": lambda: trained, **more}, songs.Library(folder, paths))
+        self.socket = server.listening("127.0.0.1", 0)
+        self.running, self.address = server.server_of(self.studio, self.socket, "127.0.0.1")
+        self.place = urlparse(self.address)
+        self.thread = threading.Thread(target=self.running.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.thread.start()
+        until(lambda: self.running.started)
+
+    def ask(self, method="GET", path=None, body=None, **headers):
+        link = http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=20)
+        link.putrequest(method, self.place.path if path is None else path, skip_host="host" in headers)
+        for name, value in headers.items():
+            link.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            link.putheader("content-length", str(len(body)))
+        link.endheaders(body)
+        answer = link.getresponse()
+        content = answer.read()
+        link.close()
+        return answer.status, answer.headers, content
+
+    def line(self, **how):
+        origin = how.pop("origin", f"http://{self.place.netloc}")
+        return sockets.connect(f"ws://{self.place.netloc}{self.place.path}talk", origin=origin, **how)
+
+    def end(self):
+        self.running.should_exit = True
+        self.thread.join(20)
+        self.studio.end()
+        self.socket.close()
+
+
+@pytest.fixture(scope="module")
+def served(trained, song, tmp_path_factory):
+    served = Served(trained, tmp_path_factory.mktemp("studio"), [song])
+    yield served
+    served.end()
+    assert not served.thread.is_alive()
+
+
+def test_the_page_says_what_it_may_load_and_nothing_may_frame_or_keep_it(served):
+    status, headers, page = served.ask()
+    assert status == 200
+    policy = headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert {headers["referrer-policy"], headers["cache-control"], headers["x-content-type-options"]} == {
+        "no-referrer", "no-store", "nosniff",
+    }  # fmt: skip
+    assert "access-control-allow-origin" not in headers
+    assert served.place.path.strip("/").encode() not in page  # a token in a page could be sent on
+    assert len(served.place.path) > 30
+
+
+def test_others_are_refused(served):
+    own, host = f"http://{served.place.netloc}", served.place.netloc
+    for status, how in (
+        (421, {"host": "evil.example"}),
+        (421, {"host": f"evil.example:{served.place.port}"}),  # a name that was bound to this machine
+        (421, {"host": "127.0.0.1:1"}),
+        (403, {"origin": "http://evil.example"}),
+        (403, {"origin": "null"}),
+        (403, {"origin": f"http://127.0.0.1:{served.place.port + 1}"}),
+        (404, {"path": "/"}),
+        (404, {"path": "/other/"}),
+        (404, {"path": served.place.path + "../"}),
+        (404, {"path": served.place.path + "no"}),
+        (403, {"method": "POST", "path": served.place.path + "drop?name=x.wav", "body": b"x"}),
+        (403, {"method": "POST", "path": served.place.path + "drop", "body": b"x", "origin": "https://evil.example"}),
+        (
+            403,
+            {
+                "method": "POST",
+                "path": served.place.path + "drop",
+                "body": b"x",
+                "origin": own,
+                "sec_fetch_site": "cross-site",
+            },
+        ),
+        (404, {"method": "POST", "path": "/guess/drop?name=x.wav", "body": b"x", "origin": own}),
+        (405, {"method": "POST", "body": b"x", "origin": own}),
+    ):
+        found, headers, content = served.ask(**how)
+        assert found == status, how
+        assert b"Traceback" not in content
+        assert "server" not in headers
+    assert served.ask(origin=own)[0] == 200
+    assert served.ask(host=f"localhost:{served.place.port}")[0] == 200
+    for how in ({"origin": None}, {"origin": "http://evil.example"}, {"additional_headers": {"Host": "evil.example"}}):
+        with pytest.raises((InvalidStatus, ConnectionClosed)), served.line(**how) as line:
+            line.recv(timeout=5)
+    with pytest.raises(InvalidStatus), sockets.connect(f"ws://{host}/guess/talk", origin=own):
+        pass
+
+
+def test_a_port_that_was_named_and_is_taken_is_told(served):
+    with pytest.raises(ValueError, match="cannot be listened at"):
+        server.listening("127.0.0.1", served.place.port)
+
+
+class Line:
+    """A window without a browser."""
+
+    def __init__(self, served):
+        self.line, self.turn = served.line(max_size=None).__enter__(), 0
+        self.choices = self.until("choices")[0]
+
+    def ask(self, does, **more):
+        self.turn += 1
+        self.line.send(json.dumps({"do": does, "turn": self.turn, **more}))
+
+    def next(self):
+        frame = self.line.recv(timeout=60)
+        (length,) = struct.unpack("<I", frame[:4])
+        return json.loads(frame[4 : 4 + length]), frame[4 + length :]
+
+    def until(self, kind, wanted=lambda message: True):
+        while True:
+            message, content = self.next()
+            if message["kind"] == "wrong" != kind:
+                raise AssertionError(message["text"])
+            if message["kind"] == kind and wanted(message):
+                return message, content
+
+
+@pytest.fixture
+def line(served):
+    line = Line(served)
+    yield line
+    line.line.close()
+
+
+def opened(line, name=None):
+    line.ask("network", name="one")
+    line.until("network")
+    key = next(s["key"] for s in line.choices["songs"] if name in (None, s["name"]))
+    line.ask("song", key=key)
+    line.until("sound")
+
+
+def test_answers_pictures_and_effects_are_the_librarys(served, line, trained, song):
+    opened(line)
+    said = {}
+    while (message := line.until("said")[0])["says"]:
+        said[message["second"]] = message["says"]
+    assert len(said) == 5  # three seconds, every half of a clip length
+    line.ask("loop", start=1.0, seconds=0.6, layer=2, scales=[])
+    whole = audio.read(song, FRONT.sample_rate)
+    clip = explain.Clip(wave := audio.cut(whole, FRONT.clip_samples, FRONT.clip_samples), blocks.analyse(FRONT, wave))
+    answer = explain.answer_of(trained, clip)
+    stretch, sound = line.until("stretch")
+    assert stretch["prediction"] == pytest.approx(answer.named(trained.labels), abs=1e-6)
+    np.testing.assert_allclose(np.frombuffer(sound, "<i2") / 32767, wave, atol=1e-4)
+    assert said[1.5] == pytest.approx(answer.mean.tolist(), abs=1e-6)  # of the same clip, along the song
+    layer, pictures = line.until("layer")
+    assert sum(layer["pictures"]) == len(pictures)
+    assert [r["inactive"] for r in layer["features"]] == [0, 0, 0, 1, 0, 0]
+    line.until("left")
+    found = line.until("effects")[0]
+    want = effects(trained.network, trained.variables, clip.seen, 2)
+    np.testing.assert_allclose(found["changes"], want, atol=1e-5)
+    for number, maps in ((2, MAPS), (1, 4)):
+        line.ask("loop", start=1.0, seconds=0.6, layer=number, scales=[])
+        line.until("effects", lambda m, turn=line.turn: m["turn"] == turn)
+        scales = np.linspace(0, 1, maps)
+        line.ask("set", scales=scales.tolist())
+        message, _ = line.until("answer", lambda m, turn=line.turn: m["turn"] == turn)
+        logits = scaled_logits(trained.network, trained.variables, clip.seen, number, scales[None])[0]
+        np.testing.assert_allclose(message["logits"], logits, atol=1e-4)
+        np.testing.assert_allclose(message["says"], trained.network.probabilities(logits), atol=1e-4)
+        assert np.abs(np.subtract(message["says"], answer.mean)).max() > 1e-3  # it is another answer
+        left = np.frombuffer(line.until("left")[1], "<i2") / 32767
+        assert 0 < np.abs(left).max() <= np.abs(wave).max() + 1e-4
+    line.ask("set", scales=[0] * 4)
+    line.until("answer", lambda m, turn=line.turn: m["turn"] == turn)
+    assert not any(line.until("left")[1])  # silence
+
+
+def test_a_stretch_of_several_clip_lengths_is_their_mean_and_ends_in_silence(line, trained, song):
+    opened(line)
+    whole = audio.read(song, FRONT.sample_rate)
+    line.ask("loop", start=1.5, seconds=1.7, layer=2, scales=[0.5] * MAPS)
+    stretch, _ = line.until("stretch")
+    assert stretch["seconds"] == pytest.approx(2.0)
+    wave = audio.cut(whole, round(1.5 * FRONT.sample_rate), 2 * FRONT.clip_samples)
+    assert not wave[-1000:].any()
+    clip = explain.Clip(wave, blocks.analyse(FRONT, wave))
+    answer = explain.answer_of(trained, clip)
+    assert len(answer.parts) > 1
+    message, _ = line.until("answer")
+    parts = [scaled_logits(trained.network, trained.variables, p, 2, np.full((1, MAPS), 0.5))[0] for p in answer.parts]
+    np.testing.assert_allclose(
+        message["says"], np.mean([trained.network.probabilities(p) for p in parts], axis=0), atol=1e-5
+    )
+    lengths = [hearing.length_of(trained, seconds) / FRONT.clip_samples for seconds in (1e-3, 1.0, 1.01, 3.9, 1e5)]
+    assert lengths == [1, 1, 2, 4, 4]
+
+
+def test_wrong_questions_are_a_line_and_the_window_goes_on(served, line):
+    line.ask("loop", start=0, seconds=1, layer=1, scales=[])
+    assert "no network is chosen" in line.until("wrong")[0]["text"]
+    line.ask("network", name="two")
+    assert "no network that can be chosen" in line.until("wrong")[0]["text"]
+    opened(line)
+    for message in (
+        "[", "[]", "3", "null", "{}", '{"do": "loop"}', '{"do": "__init__", "turn": 1}', '{"do": "set", "turn": "x"}',
+        '{"do": "set", "turn": 1, "scales": [NaN]}', '{"do": "set", "turn": 1, "scales": [2]}',
+        '{"do": "loop", "turn": 1, "start": 1e999, "seconds": 1, "layer": 1, "scales": []}',
+        '{"do": "loop", "turn": 1, "start": 0, "seconds": 1, "layer": 9, "scales": []}',
+        '{"do": "loop", "turn": 1, "start": 0, "seconds": 1, "layer": null, "scales": []}',
+        '{"do": "song", "turn": 1, "key": "../../etc/passwd"}',
+    ):  # fmt: skip
+        line.line.send(message)
+        assert "Traceback" not in line.until("wrong")[0]["text"]
+    line.ask("loop", start=2.999, seconds=1, layer=2, scales=[])
+    line.until("effects")
+    line.line.send("x" * (server.ASKED + 1))
+    with pytest.raises(ConnectionClosed):
+        line.until("nothing")
+    Line(served).line.close()  # others are served on
+
+
+def test_a_dropped_song_is_heard_and_a_broken_one_is_told(served, line, song):
+    own = f"http://{served.place.netloc}"
+
+    def drop(name, body):
+        path = f"{served.place.path}drop?name={quote(name)}"
+        status, _, content = served.ask("POST", path, body, origin=own)
+        return status, json.loads(content)
+
+    status, found = drop(HOSTILE, song.read_bytes())
+    assert (status, found["name"]) == (200, HOSTILE)
+    assert drop("none.wav", b"")[0] == 400
+    line.ask("network", name="one")
+    line.until("network")
+    line.ask("song", key=found["key"])
+    assert line.until("song")[0]["name"] == HOSTILE
+    _, broken = drop("broken.wav", b"RIFF" + bytes(100))
+    line.ask("song", key=broken["key"])
+    assert line.until("wrong")[0]["text"].startswith("broken.wav: is no readable sound file")
+
+
+def test_a_window_that_goes_away_is_forgotten_and_two_do_not_mix(served):
+    first, second = Line(served), Line(served)
+    opened(first)
+    opened(second)
+    first.ask("loop", start=0, seconds=1, layer=1, scales=[])
+    second.ask("loop", start=2, seconds=1, layer=2, scales=[])
+    assert first.until("stretch")[0]["start"] == 0
+    assert second.until("stretch")[0]["start"] == pytest.approx(2)
+    first.ask("song", key=first.choices["songs"][0]["key"])
+    first.line.close()
+    second.until("effects")
+    second.line.close()
+    until(lambda: len(served.studio.worker) == 0)
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------
+
+
+class Visit:
+    """A window of the studio in a browser, and everything that must not happen in it."""
+
+    def __init__(self, browser, address, **settings):
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        self.context.set_default_timeout(20_000)
+        self.context.add_init_script(
+            "window.heard = []; const start = AudioBufferSourceNode.prototype.start;"
+            "AudioBufferSourceNode.prototype.start = function (...a) {"
+            "  const heard = this.buffer.getChannelData(0).reduce((sum, v) => sum + v * v, 0);"
+            "  window.heard.push([this.buffer.length, heard]);"
+            "  return start.apply(this, a); };"
+        )
+        self.page = self.context.new_page()
+        self.wrong, self.asked = [], []
+        self.page.on("console", lambda m: self.wrong.append(m.text))
+        self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
+        self.page.on("request", lambda r: self.asked.append(r.url))
+        self.page.goto(address)
+
+    def ready(self):
+        """All that was asked has been answered."""
+        until(lambda: self.page.locator("#grid .card").count() > 0 and self.page.inner_text("#waiting") == "")
+
+    def says(self):
+        """What the network says, as the page was told."""
+        return json.loads(self.page.get_attribute("#answer-facts", "data-says"))
+
+    def check(self, origin):
+        outside = [url for url in self.asked if not url.startswith((origin, "data:", "blob:"))]
+        assert (self.wrong, outside) == ([], [])
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser, served):
+    visit = Visit(browser, served.address)
+    yield visit
+    visit.check(f"http://{served.place.netloc}/")
+
+
+def expected(trained, wave, number, scales):
+    """What the library says of a clip with a layer's maps scaled."""
+    seen = blocks.analyse(FRONT, wave).seen
+    logits = scaled_logits(trained.network, trained.variables, seen, number, np.asarray(scales, np.float32)[None])[0]
+    return np.asarray(trained.network.probabilities(logits))
+
+
+def test_a_song_is_dropped_and_muting_changes_the_answer_to_what_the_library_says(visit, trained, song):
+    page, whole = visit.page, audio.read(song, FRONT.sample_rate)
+    visit.ready()
+    content = song.read_bytes() + bytes(4)  # what was dropped before keeps its name
+    page.set_input_files("#file", {"name": "dropped <b>.wav", "mimeType": "audio/wav", "buffer": content})
+    until(lambda: page.inner_text("#song-name") == "dropped <b>.wav")
+    visit.ready()
+    until(lambda: "3.0 s" in page.inner_text("#song-facts"))
+    until(lambda: page.locator("#said path.way").count() == 3)
+    assert page.locator("#outline path").count() == 1
+    wave = whole[: FRONT.clip_samples]
+    np.testing.assert_allclose(visit.says(), expected(trained, wave, 2, [1] * MAPS), atol=1e-4)
+    assert page.get_attribute("role=tab[name='Layer 2']", "aria-selected") == "true"
+    order = [int(c.get_attribute("data-feature")) for c in page.query_selector_all("#grid .card")]
+    changes = np.asarray(effects(trained.network, trained.variables, blocks.analyse(FRONT, wave).seen, 2))
+    target = int(np.argmax(visit.says()))
+    assert order[:-1] == [f for f in np.argsort(changes[:, target], kind="stable") if f != 3]
+    page.keyboard.press("Space")
+    until(lambda: float(page.input_value("#seek")) > 0.05)
+    full = page.evaluate("window.heard.at(-1)")
+    scales = np.ones(MAPS)
+
+    def then(wanted):
+        until(lambda: np.allclose(visit.says(), expected(trained, wave, 2, wanted), rtol=0, atol=1e-4))
+
+    page.click(f".card[data-feature='{order[0]}']", modifiers=["Shift"])
+    scales[order[0]] = 0
+    then(scales)
+    assert "answered in" in page.inner_text("#answer-facts")
+    assert page.get_attribute("#play", "aria-label") == "Pause"  # it plays on
+    until(lambda: page.evaluate("window.heard.at(-1)") != full)  # something else
+    page.locator(f".stack:has(.card[data-feature='{order[1]}']) input").fill("40")
+    scales[order[1]] = 0.4
+    then(scales)
+    page.click(f".card[data-feature='{order[2]}']")
+    then(np.eye(MAPS)[order[2]])
+    page.keyboard.press("m")  # the only one that is left
+    then(np.zeros(MAPS))
+    until(lambda: page.evaluate("window.heard.at(-1)")[1] == 0)
+    address = page.url
+    page.reload()  # the address holds the view
+    visit.ready()
+    assert page.url == address
+    then(np.zeros(MAPS))
+    assert page.locator(".card.out").count() == MAPS
+    page.click("#reset")
+    then(np.ones(MAPS))
+    page.click("role=tab[name='Layer 1']")
+    visit.ready()
+    page.click(".card[data-feature='1'] >> xpath=.. >> [aria-label^='Mute']")
+    until(lambda: np.allclose(visit.says(), expected(trained, wave, 1, [1, 0, 1, 1]), rtol=0, atol=1e-4))
+
+
+def test_a_loop_is_dragged_on_the_spectrogram(visit, trained, song):
+    page = visit.page
+    visit.ready()
+    box = page.locator("#whole-plot .field").bounding_box()
+    until(lambda: "3.0 s" in page.inner_text("#song-facts"))
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=3)
+    page.mouse.up()
+    until(lambda: page.input_value("#loop-start") == "1.00")
+    assert page.input_value("#loop-seconds") == "0.50"
+    visit.ready()
+    start = float(re.search(r"start=([\d.]+)", page.url)[1])
+    wave = audio.cut(audio.read(song, FRONT.sample_rate), round(start * FRONT.sample_rate), FRONT.clip_samples)
+    until(lambda: np.allclose(visit.says(), expected(trained, wave, 2, [1] * MAPS), rtol=0, atol=1e-4))
+    page.keyboard.press("2")
+    page.keyboard.press("Space")
+    until(lambda: page.evaluate("window.heard.length") > 0)
+    assert page.evaluate("window.heard.at(-1)[0]") == round(0.5 * FRONT.sample_rate)
+    page.keyboard.press("1")
+    until(lambda: page.evaluate("window.heard.at(-1)[0]") > 2.9 * FRONT.sample_rate)
+    page.fill("#loop-start", "2.5")
+    page.keyboard.press("Tab")
+    until(lambda: "start=2.500" in page.url)
+
+
+@pytest.mark.parametrize("settings", [{"viewport": {"width": 400, "height": 800}}, {"color_scheme": "dark"}])
+def test_it_fits_narrow_windows_and_is_reached_without_a_mouse(browser, served, settings):
+    visit = Visit(browser, served.address, **settings)
+    page = visit.page
+    visit.ready()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    nameless = page.evaluate(
+        "() => [...document.querySelectorAll('button, input, select')].filter((e) =>"
+        " !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.title)).map((e) => e.outerHTML)"
+    )
+    assert nameless == []
+    first = page.get_attribute("#grid .card", "data-feature")
+    page.focus(f".card[data-feature='{first}']")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    until(lambda: page.locator(".card.alone").count() == 1)
+    assert page.get_attribute(".card.alone", "data-feature") != first
+    page.focus("#grid .card.alone")
+    until(lambda: "alone" in page.inner_text("#status"))
+    visit.check(f"http://{served.place.netloc}/")
+
+
+def test_what_is_wrong_is_said_on_the_page_and_a_lost_line_comes_back(browser, trained, song, tmp_path):
+    def vanished():
+        raise InputError("nets/mine: holds no network; wanted is a folder")
+
+    served = Served(trained, tmp_path / "studio", [song], gone=vanished)
+    try:
+        visit = Visit(browser, served.address)
+        page = visit.page
+        visit.ready()
+        page.set_input_files("#file", {"name": HOSTILE, "mimeType": "audio/wav", "buffer": b"no sound at all"})
+        until(lambda: page.inner_text("#wrong").startswith(f"{HOSTILE}: is no readable sound file"))
+        assert page.locator("img[src='x']").count() == 0
+        page.select_option("#network-choice", "gone")
+        until(lambda: "nets/mine: holds no network" in page.inner_text("#wrong"))
+        page.select_option("#network-choice", "one")
+        page.select_option("#song-choice", page.get_attribute("optgroup[label=named] option", "value"))
+        visit.ready()
+        assert page.locator("#wrong").is_hidden()
+        visit.check(f"http://{served.place.netloc}/")
+    finally:
+        served.end()
