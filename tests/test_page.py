@@ -396,7 +396,7 @@ def test_the_page_opens_by_itself_and_shows_every_feature(visit, made):
     for feature in (0, 1, 3, 4, 5):
         page.click(f".card[data-feature='{feature}']")
         name = (
-            "pad: 0.79, best of 13 that never learnt it 0.67; falls 1.4 without pad"
+            "pad: 0.79, best of 13 controls 0.67; falls 1.4 without pad"
             if feature == 0
             else "No name: no stem"
         )

@@ -47,7 +47,7 @@ def names_figure(about: Mapping[str, Any]) -> bytes:
     for kind, colour in zip(kinds, _COLOURS * len(kinds), strict=False):
         panels[0].plot([], [], "o", ms=4, color=colour, label=f"left out: {kind}")
     panels[0].set_ylabel("features with a name")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds) + 1, fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
     canvas.draw()
     return png(canvas)
 
