@@ -1,7 +1,10 @@
 """Tables, figures and claims: measures of planted cases, and the command as a user types it."""
 
 import csv
+import dataclasses
+import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from test_cli import command, fails, run  # noqa: F401  # the tiny network is a 
 
 from deconv_jax.decision import attribution
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import claims, faithfulness, signals
+from deconv_jax.experiments import claims, cue_networks, cues, faithfulness, signals
 from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
@@ -316,7 +319,7 @@ def test_correlations_of_another_view_are_not_taken_for_these(run, recordings, t
 @pytest.mark.parametrize(
     ("flags", "status", "words"),
     [
-        (["--experiment=figure11"], 2, ["experiment", "faithfulness|table1|kernels|invariance"]),
+        (["--experiment=figure11"], 2, ["experiment", "faithfulness|table1|kernels|invariance|cues"]),
         (["--experiment=table1", "song.wav"], 2, ["song.wav", "no sound files"]),
         (["--layer=one"], 2, ["--layer=one"]),
         (["--features=9", "x.wav"], 2, ["feature 9", "0 to"]),
@@ -402,3 +405,87 @@ def test_faithfulness_writes_a_table_a_figure_and_sounds(run, recordings, tmp_pa
     sounds = {path.name for path in (tmp_path / "faithfulness" / "ann0_1").iterdir()}
     assert {"original.wav", "gradient.wav", "gradient_rest.wav", "energy_of_the_input.wav"} <= sounds
     assert len(sounds) == 1 + 2 * len(rows)
+
+
+# --- planted cues ---------------------------------------------------------------------------
+
+FEW = dataclasses.replace(cue_networks.QUICK, cues=("tone",), layers=1, maps=4, steps=20, explained=2, points=2)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A quick run with one method (all take long to compile): its folders and its sentences."""
+    out, cache = tmp_path_factory.mktemp("cues"), tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attribution, "METHODS", ("integrated_gradients",))
+        return out, cache, cues.cues(out, cache, FEW)
+
+
+def test_planted_cues_are_scored_for_every_method_network_and_clip(asked):
+    out, _, sentences = asked
+    report = json.loads((out / "cues.json").read_text())
+    assert report["sentences"] == sentences
+    assert [entry["cue"] for entry in report["networks"]] == ["tone"]
+    with (out / "cues_clips.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    methods = ("integrated_gradients", cues.SUFFICIENT)
+    kinds = {(row["network"], row["method"]) for row in rows}
+    networks = (cue_networks.TRAINED, cue_networks.RANDOM, cue_networks.SHUFFLED)
+    assert kinds == {("", cues.NOISE), ("", cues.ENERGY)} | {(n, m) for n in networks for m in methods}
+    assert len(rows) == len(kinds) * 2 * FEW.explained
+    assert {(row["label"], row["present"]) for row in rows} == {("ballad", "0"), ("hip-hop", "1")}
+    for row in report["methods"]:
+        assert row["songs"] == FEW.explained
+        assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
+        assert (row["ahead"] is None) == (row["network"] != cue_networks.TRAINED)
+        if row["method"] == cues.NOISE:
+            assert row["auroc"] == pytest.approx(0.5, abs=0.1)
+    assert {row["cues"] for row in report["follows"]} == {1}
+    assert (out / "cues.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_planted_cues_has_its_sounds_and_pictures_beside_it(asked):
+    out, _, sentences = asked
+    page = (out / "cues" / "index.html").read_text()
+    named = re.findall(r'src="([^"]+)"', page)
+    assert len(named) == 6 + 2 + 1
+    assert all((out / "cues" / name).is_file() for name in named)
+    assert "a cheat" in page
+    assert all(html.escape(line).replace("&#x27;", "&#39;") in page for line in sentences)
+    wave, rate = soundfile.read(out / "cues" / "tone" / "cue.wav")
+    assert np.argmax(np.abs(np.fft.rfft(wave))) * rate / len(wave) == pytest.approx(4800, abs=2)
+
+
+def test_planted_cues_go_on_from_what_is_there(asked, monkeypatch):
+    out, cache, sentences = asked
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")} | {
+        path: path.stat().st_mtime_ns for path in [*cache.rglob("*.flac"), *out.rglob("report.json")]
+    }
+    monkeypatch.setattr(attribution, "METHODS", ("integrated_gradients",))
+    monkeypatch.setattr(cues, "_scores", None)  # is not called
+    assert cues.cues(out, cache, FEW) == sentences
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_network_that_did_not_learn_its_cue_is_reported_and_left_out(asked, monkeypatch):
+    out, cache, _ = asked
+    monkeypatch.setattr(cue_networks, "LONGER", 1)
+    sentences = cues.cues(out, cache, dataclasses.replace(FEW, right=1.01))
+    assert sentences[0].endswith("none.")
+    assert "Left out" in sentences[1]
+    assert "No network was right often enough" in (out / "cues" / "index.html").read_text()
+
+
+def test_measures_that_know_no_truth_are_held_against_it_by_rank():
+    def row(cue, method, true, ff):
+        measures = dict.fromkeys(cues.FAITHFUL, 0.5) | {"ff": ff, "deletion": -ff}
+        return {"cue": cue, "network": cue_networks.TRAINED, "present": 1, "ap": true, "auroc": 0.5} | measures
+
+    rows = [row("a", m, t, f) for m, t, f in (("x", 0.1, 1), ("y", 0.2, 2), ("z", 0.9, 3))]
+    rows += [row("b", m, t, f) for m, t, f in (("x", 0.3, 9), ("y", 0.2, 8), ("z", 0.1, 10))]
+    found = {(r["measure"], r["truth"]): r for r in cues._follows(rows, FEW)}
+    assert found["ff", "ap"]["in_a"] == pytest.approx(1)
+    assert found["ff", "ap"]["in_b"] == pytest.approx(-0.5)
+    assert found["ff", "ap"]["within_cues"] == pytest.approx(0.25)
+    assert found["deletion", "ap"]["over_all"] == pytest.approx(found["ff", "ap"]["over_all"])
+    assert np.isnan(found["ai", "ap"]["within_cues"])

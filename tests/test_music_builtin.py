@@ -402,8 +402,8 @@ def test_cache_folder_is_the_platforms():
 # --- stems ----------------------------------------------------------------------------------
 
 
-def test_stems_add_up_to_the_song():
-    song = builtin.make_song("dance", 2)
+def test_stems_add_up_to_the_song(sounds):
+    song = sounds["dance", 2]
     found = stems.make_stems("dance", 2)
     assert set(found) <= set(stems.STEMS)
     assert {"kick", "bass", "comp", "lead"} <= set(found)

@@ -5,6 +5,7 @@ bin/experiments --experiment=features song.mp3        sheets of features for sou
 bin/experiments --experiment=invariance --network=real3 --null_workdir=shuffled3 --random_networks=5     Figure 10
 bin/experiments --experiment=invariance --signals=DIR     Figure 10 of your recordings; DIR/signals.csv names them
 bin/experiments --experiment=faithfulness --network=real3 songs/     attributions: methods, measures, controls
+bin/experiments --experiment=cues [--quick]           attributions where the truth is known: planted cues
 bin/experiments --network=DIR                         of a network of your own (bin/import_network)
 
 --null_workdir takes a network's name or folder as well; the null of your own training, with its flags besides:
@@ -18,25 +19,22 @@ from absl import flags
 from deconv_jax.cli import networks, sounds, values
 from deconv_jax.cli.launch import launch, say_unused
 
-_KINDS = (
-    "table1: effective sizes. kernels: Figure 4. features: Figures 3 and 5 to 8. invariance: Figures 9 and 10. all: "
-)
-_KINDS += "these. faithfulness: whether attributions point at what the answer hangs on."
+_KINDS = """table1: effective sizes. kernels: Figure 4. features: 3, 5 to 8. invariance: 9 and 10. all: these.
+faithfulness: whether attributions point at what the answer hangs on. cues: whether they do where that is known."""
 _HEARD = ["all", "features", "faithfulness"]
-_KIND = flags.DEFINE_enum("experiment", "all", [*_HEARD, "table1", "kernels", "invariance"], _KINDS)
+_KIND = flags.DEFINE_enum("experiment", "all", [*_HEARD, "table1", "kernels", "invariance", "cues"], _KINDS)
+_QUICK = flags.DEFINE_bool("quick", False, "cues: tiny networks and few songs, to see that it runs; no result.")
 _load = networks.define_network()
 _OUT = flags.DEFINE_string("out", "experiments", "Folder for what is made.")
 _layers = networks.define_layers("all", "features, invariance: layers, from 1, as in 1,3; or all.")
-_CHOICE = "features: numbers from 0 as in 3,17 (default: four active and distinct ones of each layer)."
-_FEATURES = networks.define_features(None, _CHOICE)
+_FEATURES = networks.define_features(None, "features: numbers from 0 as in 3,17 (default: four active, distinct ones).")
 _OFFSET = sounds.define_offset("features, faithfulness: seconds to skip in every file")
 _VIEWS = "invariance: compare images as they are, in dB, or times the magnitude (what the mask reading plays)."
 _SPECTROGRAM = flags.DEFINE_enum("spectrogram", "linear", ["linear", "decibel", "mask"], _VIEWS)
 _RANDOM = "invariance: networks with random weights; the first is the one before training if its seed is known."
 _RANDOM_NETWORKS = flags.DEFINE_integer("random_networks", 1, _RANDOM, 0, 100)
 _NULL_WORKDIR = flags.DEFINE_string("null_workdir", None, "invariance: run of a network trained on shuffled labels.")
-_OWN = "invariance: folder with signals.csv (a column file, and one for each attribute) and the files."
-_SIGNALS = flags.DEFINE_string("signals", None, _OWN)
+_SIGNALS = flags.DEFINE_string("signals", None, "invariance: folder with the files that its signals.csv names.")
 _LENGTH = "invariance: length that is compared, from each signal's beginning."
 _SECONDS = values.define_number("seconds", 2.0, _LENGTH, 0.1, 3600.0)
 _cache = sounds.define_cache()
@@ -48,6 +46,9 @@ def _experiments(arguments: list[str]) -> int:
 
     if arguments and _KIND.value not in _HEARD:
         raise flags.Error(f"{arguments[0]!r}: --experiment={_KIND.value} takes no sound files")
+    if _KIND.value == "cues":
+        print(*run.planted_cues(_OUT.value, _cache(), _QUICK.value), sep="\n")
+        return 0
     trained = _load(arguments)
     null = workdir.load(_NULL_WORKDIR.value, called="null_workdir") if _NULL_WORKDIR.value else None
     settings = figure10.Invariance(_layers(trained), _SPECTROGRAM.value, _SECONDS.value, _RANDOM_NETWORKS.value)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deconv_jax.deconvolution import deconvolve
-from deconv_jax.experiments import architecture, faithfulness, figure10, sheets
+from deconv_jax.experiments import architecture, cue_networks, cues, faithfulness, figure10, sheets
 from deconv_jax.network.trained import Trained
-from deconv_jax.system import locks
+from deconv_jax.system import locks, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +81,23 @@ def run(
             sentences += found
             failed += unused
     return folder, sentences, failed
+
+
+def planted_cues(out, cache_dir: Path, quick: bool = False) -> list[str]:
+    """Trains networks on planted cues and asks whether explanations find these; needs no network of one's own.
+
+    Args:
+      out: folder for it, made if it is not there; an interrupted run goes on.
+      cache_dir: where songs and clips are kept.
+      quick: with tiny networks and few songs, to see that it runs.
+
+    Returns:
+      What was found in sentences, and the folder.
+
+    Raises:
+      InputError: a folder cannot be written.
+    """
+    runtime.keep_compiled()
+    with locks.writing(out, "out") as folder:
+        found = cues.cues(Path(folder).absolute(), cache_dir, cue_networks.QUICK if quick else cue_networks.Settings())
+    return [*found, str(Path(folder).absolute())]
