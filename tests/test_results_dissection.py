@@ -13,6 +13,7 @@ import soundfile
 
 from deconv_jax.data import stems, tracks
 from deconv_jax.errors import InputError, SettingError
+from deconv_jax.importers import named
 from deconv_jax.measures import dissection as rule
 from deconv_jax.network.file import load_network, save_network
 from deconv_jax.network.model import Network, initial_variables
@@ -244,3 +245,16 @@ def test_an_artist_is_in_one_half(tagged):
     assert {halves[n] == halves[m] for n in range(16) for m in range(16) if some[n].group == some[m].group} == {True}
     assert set(halves[:8]) == set(halves[8:]) == {0, 1}
     assert dissection_clips._halves(tagged).tolist() == [0, 1] * 8
+
+
+@pytest.mark.parametrize("name", ["genre3", "real3"])
+def test_packaged_networks_carry_a_dissection_of_themselves(name):
+    about = dissected.carried(named.load(name))
+    assert about
+    assert set(about["layers"]) == set("12345")
+    for layer in about["layers"].values():
+        assert len(layer["names"]) == layer["counts"]["named"]
+        assert layer["counts"]["named"] <= layer["counts"]["described"] <= layer["features"]
+        for one in layer["names"]:
+            assert one["auroc"] > max(one["control"], one["simple"])
+            assert one["fall"] > one["control_fall"]

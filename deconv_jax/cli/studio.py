@@ -12,6 +12,7 @@ import contextlib
 import functools
 import sys
 import webbrowser
+from pathlib import Path
 
 from absl import flags
 
@@ -20,6 +21,7 @@ from deconv_jax.cli.launch import launch
 from deconv_jax.cli.values import define_number
 
 _MUSIC = flags.DEFINE_string("music", None, "Folder of songs to choose from.")
+_NOTES = flags.DEFINE_string("notes", None, "File (JSON) in which favourites and notes are kept.")
 _OPEN = flags.DEFINE_boolean("open", False, "Open the page in the browser.")
 _PORT = define_number("port", None, "Port to listen at (default: 8607, or a free one).", 1, 65535)
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; beyond this machine only with --i_know.")
@@ -35,18 +37,18 @@ def _studio(arguments: list[str]) -> int:
     from deconv_jax.importers import named
     from deconv_jax.sound import audio
     from deconv_jax.studio import server
+    from deconv_jax.studio.notes import Notes
     from deconv_jax.studio.songs import Library
     from deconv_jax.studio.window import Studio
 
     if arguments and not (given := audio.find(arguments)):
         raise audio.none_in(arguments)
-    card = first.about.get("card") or {}
-    mine = card.get("name") or first.checkpoint.name
+    mine = (first.about.get("card") or {}).get("name") or first.checkpoint.name
     offered = {mine: lambda: first} | {n: functools.partial(named.load, n) for n in named.packaged() if n != mine}
     library = Library(_cache() / "studio", given if arguments else [], _MUSIC.value, _cache())
-    port = None if _PORT.value is None else int(_PORT.value)
-    with contextlib.closing(server.listening(_HOST.value, port)) as sock:
-        studio = Studio(offered, library)
+    notes = Notes(Path(_NOTES.value) if _NOTES.value else None)
+    with contextlib.closing(server.listening(_HOST.value, _PORT.value and int(_PORT.value))) as sock:
+        studio = Studio(offered, library, notes)
         running, address = server.server_of(studio, sock, _HOST.value)
         print(f"The studio is open, for a browser on this machine, until Ctrl-C:\n{address}", flush=True)
         if _OPEN.value:

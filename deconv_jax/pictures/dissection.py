@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deconv_jax.pictures.paper import DPI
 from deconv_jax.pictures.spectrograms import png
@@ -42,10 +43,11 @@ def names_figure(about: Mapping[str, Any]) -> bytes:
         panel.set_xlabel("layer")
         panel.set_title(title, fontsize=10)
         panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     for kind, colour in zip(kinds, _COLOURS * len(kinds), strict=False):
         panels[0].plot([], [], "o", ms=4, color=colour, label=f"left out: {kind}")
     panels[0].set_ylabel("features with a name")
-    panels[0].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
     canvas.draw()
     return png(canvas)
 

@@ -20,6 +20,7 @@ from deconv_jax.pictures import spectrograms
 from deconv_jax.results.explain import row_magnitudes
 from deconv_jax.studio import hearing
 from deconv_jax.studio.jobs import Job, Message, Worker, wrong
+from deconv_jax.studio.notes import Notes
 from deconv_jax.studio.songs import Library
 from deconv_jax.system import files
 
@@ -38,10 +39,11 @@ class Studio:
     Args:
       networks: by the name under which they can be chosen, what loads them; the first is chosen at the start.
       library: the songs.
+      notes: favourites and notes; none that are kept if left out.
     """
 
-    def __init__(self, networks: dict[str, Callable[[], Trained]], library: Library):
-        self.networks, self.library = networks, library
+    def __init__(self, networks: dict[str, Callable[[], Trained]], library: Library, notes: Notes | None = None):
+        self.networks, self.library, self.notes = networks, library, notes or Notes()
         self.worker, self.readers = Worker(), ThreadPoolExecutor(2, thread_name_prefix="reader")
         self._loaded: dict[str, Trained] = {}
 
@@ -84,8 +86,8 @@ class Window:
         self._held = _Held()
         self._reading = 0  # counts the songs that were asked for: an earlier one is read no further
         self._scales: list[float] = []
-        self._turns: dict[str, int] = {}
-        send(({"kind": "choices", "networks": [*studio.networks], "songs": studio.library.listing()}, b""))
+        marks = {"marks": studio.notes.marks, "kept": bool(studio.notes.path)}
+        send(({"kind": "choices", "networks": [*studio.networks], "songs": studio.library.listing(), **marks}, b""))
 
     def receive(self, message: Any) -> None:
         """Takes what the page asks. What is no message of it gets a line that says so."""
@@ -96,6 +98,7 @@ class Window:
                 "loop": self._loop,
                 "set": self._set,
                 "songs": self._songs,
+                "mark": self._mark,
             }
             turn = message["turn"]
             if not isinstance(turn, int):
@@ -118,6 +121,11 @@ class Window:
         self._studio.worker.submit(self, kind, Job(steps, rank, self._send, self._ready))
 
     # --- what can be asked; in the server's thread
+
+    def _mark(self, turn: int, asked: dict[str, Any]) -> None:
+        notes = self._studio.notes
+        notes.change(asked["place"], asked["mark"])
+        self._send(({"kind": "marked", "turn": turn, "count": len(notes.marks), "kept": bool(notes.path)}, b""))
 
     def _songs(self, turn: int, asked: dict[str, Any]) -> None:
         self._send(({"kind": "songs", "songs": self._studio.library.listing()}, b""))

@@ -82,7 +82,7 @@ test("what is said of features and layers", () => {
   const chance = { active: 5, difference: 0.3 };
   const dissected = { songs: 60, features: 64, named: 3, false: 0.25 };
   assert.equal(summaryOf(rows, chance, 5, dissected), "4 of 5 features are active, of 2 kinds. Dissected over 60 songs, 3 of the 64 of the layer have a name; " +
-    "of a network that never learnt, by the same rule, 0.3. Difference from untrained: median 0.20; that network's: 0.30.");
+    "of a control, by the same rule, 0.3. Difference from untrained: median 0.20; that network's: 0.30.");
   assert.equal(summaryOf(rows, chance, 5, null), "4 of 5 features are active, of 2 kinds. Difference from untrained: median 0.20; that network's: 0.30.");
   assert.match(summaryOf(rows.slice(2, 4), chance, 5), /^1 of the 2 features chosen is active, of 1 kind\./);
   assert.equal(summaryOf([rows[2]], chance, 5), "No feature of this layer is active in this clip.");
@@ -92,7 +92,7 @@ test("what is measured of one feature", () => {
   const r = { ...rows[3], evidence: null, bass_share: 0.25, mid_share: 0.5, treble_share: 0.25,
     difference_signed: 0.5, explained: 0.1, negative_share: 0.2, centroid_hz: null };
   const evidence = { concept: "pad", auroc: 0.79, control: 0.67, fall: 1.44, control_fall: 0.86, songs_falling: 12, songs: 13 };
-  assert.deepEqual(nameOf({ ...r, evidence }, { controls: 13 }), ["pad: 0.79", ", best of 13 that never learnt it 0.67; falls 1.4 without pad (of these at most 0.9), in 12 of 13 songs. " +
+  assert.deepEqual(nameOf({ ...r, evidence }, { controls: 13 }), ["pad: 0.79", ", best of 13 controls 0.67; falls 1.4 without pad (a control at most 0.9), in 12 of 13 songs. " +
     "Its image need not sound like the name."]);
   assert.match(nameOf(r, { controls: 13 }).join(""), /^No name: no stem that was tried passes .* features\.$/);
   assert.equal(nameOf({ inactive: 1 }, null).join(""), "No name: this network was not dissected. Inactive: no part of this clip activates it.");

@@ -11,8 +11,8 @@ export const nameOf = (r, dissected) => {
   if (!dissected) return ["No name", `: this network was not dissected.${here}`];
   if (!r.evidence) return ["No name", `: no stem that was tried passes beside every control, as with most features.${here}`];
   const { concept, auroc, control, fall, control_fall: most, songs_falling: falling, songs } = r.evidence;
-  return [`${concept}: ${fixed(auroc)}`, `, best of ${dissected.controls} that never learnt it ${fixed(control)}; ` +
-    `falls ${fixed(fall, 1)} without ${concept} (of these at most ${fixed(most, 1)}), in ${falling} of ${songs} songs. Its image need not sound like the name.${here}`];
+  return [`${concept}: ${fixed(auroc)}`, `, best of ${dissected.controls} controls ${fixed(control)}; ` +
+    `falls ${fixed(fall, 1)} without ${concept} (a control at most ${fixed(most, 1)}), in ${falling} of ${songs} songs. Its image need not sound like the name.${here}`];
 };
 
 // Seconds × Hz, or rows of the input where a row is no fixed number of Hz.

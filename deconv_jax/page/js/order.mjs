@@ -41,6 +41,6 @@ export const summaryOf = (rows, chance, maps, dissected) => {
   const of = rows.length < maps ? `the ${rows.length} features chosen` : `${rows.length} features`;
   return `${acting.length} of ${of} ${acting.length === 1 ? "is" : "are"} active, of ${kinds} ${kinds === 1 ? "kind" : "kinds"}. ` +
     (dissected ? `Dissected over ${dissected.songs} songs, ${dissected.named || "none"} of the ${dissected.features} of the layer ${dissected.named === 1 ? "has" : "have"} a name; ` +
-      `of a network that never learnt, by the same rule, ${fixed(dissected.false, 1)}. ` : "") +
+      `of a control, by the same rule, ${fixed(dissected.false, 1)}. ` : "") +
     `Difference from untrained: median ${fixed(middle)}; that network's: ${fixed(chance.difference)}.`;
 };

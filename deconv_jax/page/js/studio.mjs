@@ -39,6 +39,25 @@ const keepAddress = () => {
   if (facts && loop) history.replaceState(null, "", `#${addressOf({ ...state, seconds: state.seconds ?? facts.clip })}`);
 };
 
+// Marks: favourites and notes, which the server keeps.
+let marks = {};
+const placeOf = (feature) => [facts.id, state.song, state.layer, feature];
+const markOf = (feature) => marks[JSON.stringify(placeOf(feature))] ?? { favourite: false, note: "" };
+const setMark = (change) => {
+  if (!rows.length) return;
+  const [place, mark] = [placeOf(state.feature), { ...markOf(state.feature), ...change }];
+  marks[JSON.stringify(place)] = mark;
+  ask("mark", { place, mark });
+};
+const showKept = (count, kept) => {
+  $("kept").textContent = `${count} marked; ${kept ? "kept in the file of notes" : "kept until the studio ends: begin it with --notes=FILE to keep them"}`;
+};
+const showMark = () => {
+  const { favourite, note } = markOf(state.feature);
+  $("favourite").ariaPressed = favourite;
+  if ($("note").value !== note) $("note").value = note;
+};
+
 // Asking.
 let [setting, again, asked] = ["", false, 0];
 const askLoop = () => {
@@ -183,6 +202,7 @@ const showGrid = () => {
 const showFeature = () => {
   const r = rows.find((o) => o.feature === state.feature);
   if (!r) return;
+  showMark();
   $("feature-title").textContent = `Feature ${r.feature} of layer ${state.layer}`;
   plots.feature.show({ address: pictures[r.feature], title: r.inactive ? "inactive" : "What it responded to", label: `Picture of feature ${r.feature}`,
     down: drop(r.level), length: loop.seconds, nothing: r.inactive ? "Inactive: no part of the loop activates it." : "" });
@@ -284,7 +304,7 @@ const newNetwork = (m) => {
   if (!facts.layers[state.layer]) state.layer = Math.max(...Object.keys(facts.layers).map(Number));
   grid = gridIn($("grid"), {
     state: Object.create(state, { sort: { get: () => (state.sort === "effect" && pending() ? "energy_share" : state.sort) } }),
-    labels: facts.labels, rows: () => rows, starred: () => false, chosen, under: mixer,
+    labels: facts.labels, rows: () => rows, starred: (feature) => markOf(feature).favourite, chosen, under: mixer,
     picture: (r) => {
       const image = make("img", { alt: "", decoding: "async", src: pictures[r.feature] });
       image.style.filter = filter(drop(r.level));
@@ -321,10 +341,13 @@ const on = {
     wait("line");
     $("network-choice").replaceChildren(...m.networks.map((name) => make("option", { value: name, textContent: name })));
     showSongs(m.songs);
+    marks = m.marks;
+    showKept(Object.keys(marks).length, m.kept);
     state.song = m.songs.some((s) => s.key === state.song) ? state.song : m.songs[0]?.key ?? null;
     askNetwork(m.networks.includes(state.network) ? state.network : m.networks[0]);
   },
   songs: (m) => showSongs(m.songs),
+  marked: (m) => showKept(m.count, m.kept),
   network: (m) => m.turn === turns.network && newNetwork(m),
   song: newSong,
   picture: (m, bytes) => {
@@ -456,6 +479,15 @@ to("sort", "change", () => { state.sort = $("sort").value; keepAddress(); showGr
 to("asked", "change", () => { state.asked = Number($("asked").value); showGrid(); });
 to("shared", "change", () => { state.shared = $("shared").checked; showGrid(); showFeature(); });
 to("reset", "click", () => reset());
+to("starred", "change", () => { state.starred = $("starred").checked; showGrid(); });
+const favourite = () => {
+  setMark({ favourite: !markOf(state.feature).favourite });
+  showMark();
+  showGrid();
+  say(`Feature ${state.feature} is ${markOf(state.feature).favourite ? "" : "not "}a favourite`);
+};
+to("favourite", "click", favourite);
+to("note", "input", () => setMark({ note: $("note").value }));
 to("tabs", "keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!step) return;
@@ -480,4 +512,7 @@ listen({
   solo: () => rows.length && turn(state.alone, state.feature),
   mute: () => rows.length && turn(state.muted, state.feature),
   repeat: () => repeat(!state.repeat),
+  favourite,
+  note: () => { $("note").focus(); $("note").scrollIntoView({ block: "nearest" }); },
+  leave: () => grid?.focus(),
 });

@@ -1,0 +1,68 @@
+"""Favourites and notes in a file of JSON, written whole at every change: a kill loses none that was told as kept."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from deconv_jax.errors import InputError
+from deconv_jax.system import files
+
+LONGEST = 2000
+"""Characters of a note, at most."""
+
+MOST = 100_000
+"""Features that can be marked, at most."""
+
+
+class Notes:
+    """What was marked, by network (its fingerprint), song, layer and feature.
+
+    Args:
+      path: of the file; None keeps nothing beyond this process. One that is there is read and added to.
+
+    Raises:
+      InputError: the file is there and holds no notes of the studio.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self.path, self._lock = path, threading.Lock()
+        self.marks: dict[str, dict[str, Any]] = {}
+        if path and path.exists():
+            wanted = "wanted is a file that the studio wrote, or a name that is not taken"
+            try:
+                found = json.loads(path.read_text("utf-8"))
+                self.marks = {str(key): _mark(mark) for key, mark in found["studio notes"].items()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{files.shown(path)}: holds no notes ({type(error).__name__}); {wanted}", "notes"
+                ) from None
+
+    def change(self, place: list[Any], mark: dict[str, Any]) -> None:
+        """Marks a feature; what is neither a favourite nor noted is not kept.
+
+        Raises:
+          InputError: it cannot be written. What was written before stands, and the change is held for the next time.
+        """
+        network, song, layer, feature = place
+        key = json.dumps([str(network)[:100], str(song)[:300], int(layer), int(feature)], separators=(",", ":"))
+        with self._lock:
+            if len(self.marks) >= MOST and key not in self.marks:
+                raise InputError(f"{MOST:,} features are marked, which is as many as are kept")
+            self.marks = {k: v for k, v in self.marks.items() if k != key}
+            if any((new := _mark(mark)).values()):
+                self.marks[key] = new
+            if self.path:
+                try:
+                    files.write_json(self.path, {"studio notes": self.marks})
+                except OSError as error:
+                    reason = (
+                        f"the notes cannot be written ({error.strerror or error}); they are held until the studio ends"
+                    )
+                    raise InputError(
+                        f"{files.shown(self.path)}: {reason}: free some space, and change one again"
+                    ) from None
+
+
+def _mark(given: dict[str, Any]) -> dict[str, Any]:
+    return {"favourite": bool(given["favourite"]), "note": str(given["note"])[:LONGEST]}
