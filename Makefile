@@ -6,11 +6,12 @@ JOBS ?= 2
 TESTS ?=
 OUT ?= auralised
 NETWORK ?=
+PYTHONS ?= python3.11 python3.13
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint pytest install clean
+.PHONY: demo test lint pytest docs installed install clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/deconv-auralise --layer=5 --out=$(OUT) $(if $(NETWORK),--network=$(NETWORK)) $(if $(SONG),"$(SONG)")
@@ -29,6 +30,18 @@ lint: $(VENV)/.tested
 pytest: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
+docs: $(VENV)/.documented
+	@$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+	@echo "Open it in a browser, it needs no server and no network: $(abspath docs/_build/html)/index.html"
+
+installed:
+	@for file in dist/*.whl dist/*.tar.gz; do for python in $(PYTHONS); do \
+	  place=$$(mktemp -d) && $$python -m venv $$place && echo "== $$file, $$($$python -V)" && \
+	  $$place/bin/python -m pip --disable-pip-version-check install --quiet $$file && \
+	  (cd $$place && bin/deconv-auralise --network=list >/dev/null && \
+	   bin/python -c 'import importlib.resources as r, deconv_jax as d; assert r.files(d).joinpath("py.typed").is_file(); d.load("real3")') && \
+	  rm -rf $$place || exit 1; done; done
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
@@ -42,5 +55,9 @@ $(VENV)/.tested: $(VENV)/.installed
 	@$(PIP) --editable '.[test,lint]'
 	@touch $@
 
+$(VENV)/.documented: $(VENV)/.installed
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf docs/_build $(VENV) .pytest_cache .mypy_cache .ruff_cache

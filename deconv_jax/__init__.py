@@ -24,6 +24,8 @@ _HOMES = {
     "load_network": "network.file",
     "save_network": "network.file",
     "deconvolve_function": "deconvolution.any_model",
+    "explain": "results.explanation",
+    "listen": "page.player",
     "effects": "decision.effects",
     "attribute": "decision.attribution",
     "attribute_function": "decision.attribution",

@@ -39,7 +39,7 @@ def clip():
 
 
 def test_a_layer_holds_what_its_functions_give(trained, clip):
-    layer = explain.explain(trained, clip, 1)
+    layer = explain.layer_of(trained, clip, 1)
     want = np.asarray(deconvolve(trained.network, trained.variables, clip.seen, 1))
     np.testing.assert_allclose(layer.images, want, atol=1e-5 * np.abs(want).max())  # a sweep sums in another order
     assert layer.loudest == np.abs(layer.images).max()
@@ -52,8 +52,8 @@ def test_a_layer_holds_what_its_functions_give(trained, clip):
 
 @pytest.mark.parametrize(("chosen", "numbers"), [([4, 0], [4, 0]), ([4, 3, 2, 1, 0], [4, 3, 2, 1, 0]), ("top:2", None)])
 def test_what_is_said_of_a_feature_does_not_depend_on_which_others_are_wanted(trained, clip, chosen, numbers):
-    every = explain.explain(trained, clip, 1)
-    some = explain.explain(trained, clip, 1, chosen=chosen)
+    every = explain.layer_of(trained, clip, 1)
+    some = explain.layer_of(trained, clip, 1, chosen=chosen)
     answer = explain.answer_of(trained, clip)
     numbers = np.argsort(every.effects[:, answer.target])[:2].tolist() if numbers is None else numbers
     assert some.features.tolist() == numbers
@@ -69,20 +69,20 @@ def test_effects_are_those_of_every_part_of_a_song(trained, clip):
     answer = explain.answer_of(trained, song)
     assert len(answer.parts) > 1
     want = np.mean([effects(trained.network, trained.variables, part, 1) for part in answer.parts], axis=0)
-    layer = explain.explain(trained, song, 1, answer=answer)
+    layer = explain.layer_of(trained, song, 1, answer=answer)
     np.testing.assert_allclose(layer.effects, want, atol=1e-6)
     assert not layer.effects[2].any()  # dead
     order = np.argsort(want[:, answer.target]).tolist()
-    assert explain.explain(trained, song, 1, chosen="top:3").features.tolist() == order[:3]
+    assert explain.layer_of(trained, song, 1, chosen="top:3").features.tolist() == order[:3]
     loud = np.argsort(-layer.measures.energy)[:3].tolist()
-    assert explain.explain(trained, song, 1, chosen="top:3", by="energy").features.tolist() == loud
+    assert explain.layer_of(trained, song, 1, chosen="top:3", by="energy").features.tolist() == loud
     assert loud != order[:3]
 
 
 def test_a_twin_is_compared_with_as_a_whole_and_shown_by_number(trained, clip):
     twins = explain.twins(trained)
-    every = explain.explain(trained, clip, 1, twins=twins)
-    some = explain.explain(trained, clip, 1, chosen=[3, 1], twins=twins)
+    every = explain.layer_of(trained, clip, 1, twins=twins)
+    some = explain.layer_of(trained, clip, 1, chosen=[3, 1], twins=twins)
     size = (FRONT.bins, FRONT.clip_frames)
     other = randomised.twin(trained.network, trained.variables, size, randomised.SEEDS[0])
     images = np.asarray(deconvolve(trained.network, other, clip.seen, 1))
@@ -95,7 +95,7 @@ def test_a_twin_is_compared_with_as_a_whole_and_shown_by_number(trained, clip):
 
 
 def test_sounds_are_made_as_they_are_taken(trained, clip):
-    layer, taken = explain.explain(trained, clip, 1), []
+    layer, taken = explain.layer_of(trained, clip, 1), []
     sounds = explain.sounds(FRONT, clip, (taken.append(n) or layer.images[n % 5] for n in range(40)))
     first = next(sounds)
     assert len(taken) == 16
@@ -124,7 +124,7 @@ def test_no_length_of_a_song_is_compiled_for(trained, compiled_by):
 
     def explained(samples):
         song = explain.clip_of(FRONT, 0.1 * rng.standard_normal(samples).astype(np.float32))
-        layer = explain.explain(trained, song, 1, twins=twins)
+        layer = explain.layer_of(trained, song, 1, twins=twins)
         explain.answer_of(trained, song)
         return len(list(explain.sounds(FRONT, song, layer.images)))
 

@@ -112,6 +112,18 @@ def attribute(
     Raises:
       ValueError: no such method, option, class or layer; the clip has another length than the dense layers; or the
         method has no rule for an activation.
+
+    Example:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from deconv_jax import Block, Network, attribute
+        >>> network = Network(blocks=(Block(maps=4),), dense=(), classes=2)
+        >>> seen = np.ones((16, 20), np.float32)
+        >>> variables = network.init(jax.random.key(0), seen)
+        >>> found = attribute(network, variables, seen, 0, method="integrated_gradients", steps=8)
+        >>> found.image.shape, abs(float(found.gap)) < 1e-4
+        ((16, 20), True)
     """
     given = _options(_METHODS, method, options)
     batch, single = batch_of(magnitude)

@@ -59,6 +59,17 @@ def effects(
     Raises:
       ValueError: layer or feature does not exist, the clip is too short for the layer or has another length than the
         dense layers, or the replacement has another shape than the maps.
+
+    Example:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from deconv_jax import Block, Network, effects
+        >>> network = Network(blocks=(Block(maps=4),), dense=(), classes=2)
+        >>> seen = np.ones((16, 20), np.float32)
+        >>> variables = network.init(jax.random.key(0), seen)
+        >>> effects(network, variables, seen, layer=1).shape
+        (4, 2)
     """
     chosen = check_features(network.blocks, layer, features)
     run = functools.partial(_effects, features=chosen)

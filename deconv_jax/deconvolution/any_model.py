@@ -14,35 +14,33 @@ gradient. A function that has a `custom_vjp` of its own keeps that. What has no 
 
 With Linen, a map is picked by `capture_intermediates` (or `sow`):
 
-    import jax
-    import jax.numpy as jnp
-    from flax import linen as nn
-    from deconv_jax import deconvolve_function
-
-    class CNN(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.max_pool(nn.relu(nn.Conv(8, (3, 3), name="low")(x)), (2, 2), (2, 2))
-            x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3), name="high")(x)), (2, 2), (2, 2))
-            self.sow("intermediates", "map", x)
-            return nn.Dense(3)(x.reshape(x.shape[0], -1))
-
-    def layer_map(magnitude):
-        _, state = model.apply(variables, magnitude[None, ..., None], mutable="intermediates")
-        return state["intermediates"]["map"][0][0]
-
-    magnitude = jnp.ones((16, 20))
-    model = CNN()
-    variables = model.init(jax.random.key(0), magnitude[None, ..., None])
-    images = deconvolve_function(layer_map, magnitude)                       # (4, 16, 20)
-    images = deconvolve_function(layer_map, magnitude, method="guided")
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from flax import linen as nn
+    >>> from deconv_jax import deconvolve_function
+    >>> class CNN(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         x = nn.max_pool(nn.relu(nn.Conv(8, (3, 3), name="low")(x)), (2, 2), (2, 2))
+    ...         x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3), name="high")(x)), (2, 2), (2, 2))
+    ...         self.sow("intermediates", "map", x)
+    ...         return nn.Dense(3)(x.reshape(x.shape[0], -1))
+    >>> magnitude = jnp.ones((16, 20))
+    >>> model = CNN()
+    >>> variables = model.init(jax.random.key(0), magnitude[None, ..., None])
+    >>> def layer_map(magnitude):
+    ...     _, state = model.apply(variables, magnitude[None, ..., None], mutable="intermediates")
+    ...     return state["intermediates"]["map"][0][0]
+    >>> deconvolve_function(layer_map, magnitude).shape
+    (4, 16, 20)
+    >>> images = deconvolve_function(layer_map, magnitude, method="guided")
 
 With NNX, call the layers as far as you want to go:
 
-    from flax import nnx
-
-    conv = nnx.Conv(1, 8, (3, 3), rngs=nnx.Rngs(0))
-    images = deconvolve_function(lambda x: nnx.relu(conv(x[None, ..., None]))[0], magnitude)    # (8, 16, 20)
+    >>> from flax import nnx
+    >>> conv = nnx.Conv(1, 8, (3, 3), rngs=nnx.Rngs(0))
+    >>> deconvolve_function(lambda x: nnx.relu(conv(x[None, ..., None]))[0], magnitude).shape
+    (8, 16, 20)
 
 The images go into `deconv_jax.auralise` as those of `deconvolve` do.
 """

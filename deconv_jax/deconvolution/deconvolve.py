@@ -67,6 +67,17 @@ def deconvolve(
     Raises:
       ValueError: layer or feature does not exist, the clip is too short for the layer, or the rule does not fit the
         blocks.
+
+    Example:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from deconv_jax import Block, Network, deconvolve
+        >>> network = Network(blocks=(Block(maps=4),), dense=(), classes=2)
+        >>> seen = np.ones((16, 20), np.float32)
+        >>> variables = network.init(jax.random.key(0), seen)
+        >>> deconvolve(network, variables, seen, layer=1).shape
+        (4, 16, 20)
     """
     return images_and_maps(network, variables, magnitude, layer, features, rule=rule, devices=devices)[0]
 

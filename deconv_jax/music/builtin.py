@@ -22,7 +22,7 @@ import numpy as np
 from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
-from deconv_jax.system import locks, workers
+from deconv_jax.system import locks, runtime, workers
 from deconv_jax.system.files import STALE, remove_leftovers, write_bytes
 from deconv_jax.system.runtime import cores
 
@@ -242,9 +242,12 @@ def build(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0, progr
     return wanted
 
 
-def excerpts(cache_dir: str | Path, progress: bool = True) -> list[Path]:
-    """One song of each genre that no corpus trains on, made where it is not there yet; errors as in `build`."""
-    return build(cache_dir, songs_per_genre=1, seed=EXCERPT_SEED, progress=progress)
+def excerpts(cache_dir: str | Path | None = None, progress: bool = True) -> list[Path]:
+    """One song of each genre that no corpus trains on, made where it is not there yet; errors as in `build`.
+
+    They are kept in `cache_dir`, or in the platform's cache.
+    """
+    return build(cache_dir or runtime.cache_dir(), songs_per_genre=1, seed=EXCERPT_SEED, progress=progress)
 
 
 def _write_all(paths: list[Path], progress: bool) -> None:

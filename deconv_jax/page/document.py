@@ -1,6 +1,6 @@
 """What all pages are made with: templates, styles, and the policy that says what a page may load."""
 
-import base64
+import binascii
 import hashlib
 from importlib import resources
 
@@ -40,6 +40,11 @@ def policy(style: str, script: str, scripts: str = "", images: str = "", media: 
     )
 
 
+def base64(content: bytes) -> str:
+    """Bytes as text for a page."""
+    return binascii.b2a_base64(content, newline=False).decode("ascii")
+
+
 def _digest(text: str) -> str:
     """SHA-256 of a style or script, as a policy names what may run."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return base64(hashlib.sha256(text.encode()).digest())

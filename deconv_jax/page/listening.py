@@ -6,15 +6,12 @@ with `single` everything is inside; with `folder` it loads what is seen from the
 scripts, because browsers let a page that was opened from a file fetch nothing else.
 """
 
-import base64
 import dataclasses
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from markupsafe import Markup
 
 from deconv_jax import __version__
@@ -23,6 +20,7 @@ from deconv_jax.network.trained import Trained
 from deconv_jax.page import document, network
 from deconv_jax.page.scripts import joined
 from deconv_jax.pictures import spectrograms
+from deconv_jax.sound import audio
 from deconv_jax.system import files
 
 _MARK = '<meta name="generator" content="deconv_jax auralise">'
@@ -49,13 +47,12 @@ class Files:
 
     def sound(self, name: str, waveform: np.ndarray, sample_rate: int) -> None:
         """Writes a waveform of at most full scale as 16-bit FLAC: small, and exactly as long as it is."""
-        buffer = io.BytesIO()
-        soundfile.write(buffer, waveform, sample_rate, format="FLAC", subtype="PCM_16")
+        content = audio.flac(waveform, sample_rate)
         if self.scripts:
-            text = f'deconv("{self.address}/{name}.flac", "{_base64(buffer.getvalue())}");\n'
+            text = f'deconv("{self.address}/{name}.flac", "{document.base64(content)}");\n'
             self._place(f"{name}.js").write_text(text, encoding="utf-8")
         else:
-            self._place(f"{name}.flac").write_bytes(buffer.getvalue())
+            self._place(f"{name}.flac").write_bytes(content)
 
     def numbers(self, value: dict) -> None:
         """Writes what the page knows of the clip."""
@@ -166,7 +163,7 @@ def _embedded(clips: Sequence[Files], mode: str) -> Iterator[dict]:
                 # Within a script element only "<" could end it; JSON may write it as an escape.
                 text = path.read_text("utf-8").replace("<", "\\u003c")
             elif mode == "single":
-                text = _base64(path.read_bytes())
+                text = document.base64(path.read_bytes())
             else:
                 continue
             yield {"name": name, "kind": _KINDS[path.suffix], "text": Markup(text)}
@@ -185,7 +182,3 @@ def _short(value):
 
 def _size(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")

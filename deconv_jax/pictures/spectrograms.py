@@ -58,15 +58,13 @@ class SpectrogramSheet:
     """
 
     def __init__(self, frequencies: np.ndarray, seconds: float, scale: str):
-        bottom, top, known = frequency_axis(frequencies)
-        places, names = known or _even_ticks(bottom, top)
-        widest = max((_font(10).getlength(name) for name in names), default=0)
+        across, upwards = marks(frequencies, seconds)
+        widest = max((_font(10).getlength(name) for _, name in upwards), default=0)
         self._box = (34 + round(widest), 23, 605, 312)
         self._paper = Image.new("L", (720, 360), 255)
         left, high, right, low = self._box
         bar = (643, high, 657, low)
-        _axis(self._paper, self._box, [((p - bottom) / (top - bottom), n) for p, n in zip(places, names, strict=True)])
-        across = [(place / seconds, name) for place, name in zip(*_even_ticks(0, seconds), strict=True)]
+        _axis(self._paper, self._box, upwards)
         _axis(self._paper, self._box, across, "below")
         _scale_axis(self._paper, bar)
         _write(self._paper, ((left + right) / 2, 347), "time (s)", anchor="mm")
@@ -200,6 +198,14 @@ def frequency_axis(frequencies: np.ndarray) -> tuple[float, float, tuple[np.ndar
     return -0.5, len(frequencies) - 0.5, (places[keep], [f"{hz:g}" for hz in shown[keep]])
 
 
+def marks(frequencies: np.ndarray, seconds: float) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+    """Ticks of a spectrogram's axes, time in s and frequency in Hz, each as (share of the length, text)."""
+    bottom, top, known = frequency_axis(frequencies)
+    places, names = known or _even_ticks(bottom, top)
+    upwards = [(float((p - bottom) / (top - bottom)), n) for p, n in zip(places, names, strict=True)]
+    return [(float(p / seconds), name) for p, name in zip(*_even_ticks(0, seconds), strict=True)], upwards
+
+
 def layer_sheet(images: np.ndarray, numbers, frequencies: np.ndarray, seconds: float, title: str) -> bytes:
     """All features of a layer on one sheet, eight in a row, with one scale.
 
@@ -248,27 +254,28 @@ LEVEL_STEP = 3
 """Grey values between two levels of `level_picture`."""
 
 
-def level_picture(image: np.ndarray, columns: int = 2048) -> bytes:
+def level_picture(image: np.ndarray, columns: int = 2048, reference: float | None = None) -> bytes:
     """A spectrogram as a grey PNG without axes, one pixel for each bin and frame, low frequencies at the bottom.
 
     Small and quick to write: the listening page colours it and draws its axes. Grey value `LEVEL_STEP` · (70 + level),
-    where the level is in whole dB below the loudest value of |image|; 0 for an image that is zero everywhere.
+    where the level is in whole dB below a reference; 0 for an image that is zero everywhere.
 
     Args:
       image: shape (freq, time).
       columns: pixels that it is wide at most; a longer clip shows the strongest of so many frames.
+      reference: no less than the loudest value of |image|, which it is if left out.
     """
     strength = _strongest_of(np.abs(image), -(-image.shape[1] // columns))
-    levels = decibels(strength, float(strength.max(initial=0))) + RANGE_DB
+    levels = decibels(strength, float(strength.max(initial=0)) if reference is None else reference) + RANGE_DB
     grey = (LEVEL_STEP * np.rint(levels)).astype(np.uint8) if np.any(image) else np.zeros(strength.shape, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey[::-1])).save(buffer, "png", compress_level=6)
     return buffer.getvalue()
 
 
-def coloured_picture(image: np.ndarray, columns: int = 512) -> bytes:
+def coloured_picture(image: np.ndarray, columns: int = 512, reference: float | None = None) -> bytes:
     """`level_picture` with its colours in it, for pages that do without a script to draw it."""
-    picture = Image.open(io.BytesIO(level_picture(image, columns)))
+    picture = Image.open(io.BytesIO(level_picture(image, columns, reference)))
     picture.putpalette(_coloured(np.arange(256) / (LEVEL_STEP * RANGE_DB)).tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "png", compress_level=6)

@@ -253,19 +253,9 @@ def _export_clip(
 
 
 def _load(path: Path, trained: Trained, options: Options) -> tuple[np.ndarray, int]:
-    """The clip, padded with silent samples to the shortest length that can be explained, and the samples read."""
-    front = trained.front_end
-    waveform = audio.read(path, front.sample_rate, options.offset, options.duration)
-    read = len(waveform)
-    if read < front.n_fft:
-        raise InputError(
-            f"{files.shown(path)}: holds {read} sample(s) at {front.sample_rate} Hz; at least {front.n_fft} "
-            f"({front.n_fft / front.sample_rate:.3f} s) are needed"
-        )
-    if not np.any(waveform):
-        raise InputError(f"{files.shown(path)}: is silent there; choose a part with sound by offset and duration")
-    wanted = front.clip_samples if options.duration is None else round(options.duration * front.sample_rate)
-    return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples))), read
+    """The clip as `explain.explainable` has it, and the samples read."""
+    waveform = audio.read(path, trained.front_end.sample_rate, options.offset, options.duration)
+    return explain.explainable(trained.front_end, waveform, files.shown(path), options.duration), len(waveform)
 
 
 def _write_original(folder: Path, name: str, page: listening.Files | None, front: FrontEnd, clip: Clip) -> None:
@@ -292,16 +282,15 @@ def _export_why(
             placed[found.start :][: len(sound.waveform)] = sound.waveform
             full = max(_full_scale(clip), float(np.abs(sound.waveform).max()))
             page.sound(f"why/{name}", placed[:length] / full, front.sample_rate)
-    rows = explain.row_magnitudes(front, found.whole.waveform)
-    shown = {"attribution": np.maximum(found.image, 0), "keeps": rows * found.kept.mask, "goes": rows * found.gone.mask}
     sheet = spectrograms.SpectrogramSheet(front.frequencies(), front.clip_seconds, "loudest of the picture")
     label = trained.labels[found.target]
     titles = {"attribution": f"what spoke for {label}", "keeps": "what keeps the answer", "goes": "what has to go"}
-    for name, image in shown.items():
+    for name, image in why.pictures(found, trained).items():
         top = float(image.max()) or 1.0
         (folder / "why" / f"{name}.png").write_bytes(sheet.draw(image, top, titles[name]))
         if page:
             page.picture(f"why/{name}", image)
+    assert found.gone  # of the likeliest class
     np.savez_compressed(folder / "why.npz", attribution=found.image, keeps=found.kept.mask, goes=found.gone.mask)
     return why.numbers(found, trained)
 
@@ -312,7 +301,7 @@ def _export_layer(
     """Explains and writes one layer; returns the table's rows and what the page knows of the layer."""
     how: dict[str, Any] = {"chosen": options.chosen, "by": options.by, "answer": answer}
     how |= {"method": options.method, "norm_back": options.norm_back}
-    layer = explain.explain(trained, clip, number, twins=twins, **how)
+    layer = explain.layer_of(trained, clip, number, twins=twins, **how)
     heard = _write_layer(folder, name, page, trained.front_end, clip, layer, options)
     known = dissected.carried(trained)
     names = dissected.names(known, number, layer.features)

@@ -16,7 +16,7 @@ import numpy as np
 from deconv_jax.decision.effects import effects
 from deconv_jax.deconvolution import deconvolve
 from deconv_jax.deconvolution.rule import Rule
-from deconv_jax.errors import SettingError
+from deconv_jax.errors import InputError, SettingError
 from deconv_jax.measures import features, likeness, randomised
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.activations import check_method
@@ -143,7 +143,7 @@ def check(
     reading: str = "phase",
     method: str = "deconvnet",
 ) -> None:
-    """Compares what is wanted with the network, before any work is done; arguments as in `explain` and `sounds`.
+    """Compares what is wanted with the network, before any work is done; arguments as in `layer_of` and `sounds`.
 
     Raises:
       ValueError: layer or feature does not exist or is named twice, the method has no rule for an activation, or the
@@ -163,9 +163,33 @@ def check(
 
 
 def twins(trained: Trained) -> list[dict]:
-    """Variables of the two untrained networks that `explain` compares with."""
+    """Variables of the two untrained networks that `layer_of` compares with."""
     size = (trained.front_end.bins, trained.front_end.clip_frames)
     return [randomised.twin(trained.network, trained.variables, size, seed) for seed in randomised.SEEDS]
+
+
+def explainable(front: FrontEnd, waveform: np.ndarray, name: str, duration: float | None = None) -> np.ndarray:
+    """A waveform (samples,), padded with silent samples to the length that was asked for, or to a whole clip.
+
+    Args:
+      front: what hears it.
+      waveform: at the front end's rate.
+      name: of the sound, for errors.
+      duration: seconds that were asked for; None for all of it.
+
+    Raises:
+      InputError: it is shorter than one window, or silent.
+    """
+    read = len(waveform)
+    if read < front.n_fft:
+        raise InputError(
+            f"{name}: holds {read} sample(s) at {front.sample_rate} Hz; at least {front.n_fft} "
+            f"({front.n_fft / front.sample_rate:.3f} s) are needed"
+        )
+    if not np.any(waveform):
+        raise InputError(f"{name}: is silent there; choose a part with sound by offset and duration")
+    wanted = front.clip_samples if duration is None else round(duration * front.sample_rate)
+    return audio.cut(waveform, 0, max(read, min(wanted, front.clip_samples)))
 
 
 def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
@@ -173,7 +197,7 @@ def clip_of(front: FrontEnd, waveform: np.ndarray) -> Clip:
     return Clip(waveform, blocks.analyse(front, waveform))
 
 
-def explain(
+def layer_of(
     trained: Trained,
     clip: Clip,
     layer: int,

@@ -35,12 +35,13 @@ class Why:
     """Why an answer was given.
 
     Attributes:
-      target: the class, the likeliest of the whole clip.
+      target: the class, the likeliest of the whole clip where none was asked for.
       start: sample at which the clip length begins that is explained; `whole`: that, and what the network says of it.
       image: the class's attribution, shape (freq, time); `attributed`: the sound of its positive part.
-      kept, gone: the least that keeps the answer, and the least without which it changes, in the order of `image`.
+      kept, gone: the least that keeps the answer, and the least without which it changes, in the order of `image`;
+        `gone` is None for a class that is not the answer: nothing has to go for it not to be.
       kept_nulls, gone_nulls: the same in other orders, by name: "random weights" (the attribution of an untrained
-        network, where there is one), "loudest first", "random order".
+        network, where there is one), "loudest first", "random order"; no `gone_nulls` where nothing has to go.
     """
 
     target: int
@@ -49,32 +50,43 @@ class Why:
     image: np.ndarray
     attributed: Sound
     kept: Cells
-    gone: Cells
+    gone: Cells | None
     kept_nulls: dict[str, Cells]
     gone_nulls: dict[str, Cells]
 
     @property
     def sounds(self) -> dict[str, Sound]:
         """All sounds by name."""
-        return {
+        found = {
             "attribution": self.attributed,
             "keeps": Sound(self.kept.sound, self.kept.says),
             "without": Sound(self.kept.rest, self.kept.rest_says),
-            "goes": Sound(self.gone.sound, self.gone.says),
-            "changed": Sound(self.gone.rest, self.gone.rest_says),
         }
+        if self.gone:
+            found["goes"] = Sound(self.gone.sound, self.gone.says)
+            found["changed"] = Sound(self.gone.rest, self.gone.rest_says)
+        return found
 
 
-def why(trained: Trained, clip: Clip, answer: Answer, twin: Any = None, reading: str = "phase", seed: int = 0) -> Why:
-    """Explains the likeliest class of a clip.
+def why(
+    trained: Trained,
+    clip: Clip,
+    answer: Answer,
+    twin: Any = None,
+    reading: str = "phase",
+    seed: int = 0,
+    target: int | None = None,
+) -> Why:
+    """Explains a class of a clip.
 
     Args:
       trained, clip, answer: what is explained.
       twin: variables of an untrained network; none for no null of it.
       reading: of the attribution's sound, see `deconv_jax.sound.auralisation`.
       seed: of the random order.
+      target: 0-based class; the likeliest of the clip if left out.
     """
-    front, target = trained.front_end, answer.target
+    front, target = trained.front_end, answer.target if target is None else target
     start = int(answer.starts[int(np.argmax(answer.probabilities[:, target]))]) * front.hop
     wave = audio.cut(clip.waveform, start, front.clip_samples)
     heard = blocks.analyse(front, wave)
@@ -94,6 +106,7 @@ def why(trained: Trained, clip: Clip, answer: Answer, twin: Any = None, reading:
     if twin is not None:
         orders = {"random weights": image_of(twin)} | orders
     said = says_of(trained, np.stack([wave, attributed]))
+    is_answer = target == answer.target
     return Why(
         target=target,
         start=start,
@@ -101,10 +114,17 @@ def why(trained: Trained, clip: Clip, answer: Answer, twin: Any = None, reading:
         image=image,
         attributed=Sound(attributed, said[1]),
         kept=sufficient(trained, wave, image, target, share=SHARE),
-        gone=necessary(trained, wave, image, target),
+        gone=necessary(trained, wave, image, target) if is_answer else None,
         kept_nulls={name: sufficient(trained, wave, order, target, share=SHARE) for name, order in orders.items()},
-        gone_nulls={name: necessary(trained, wave, order, target) for name, order in orders.items()},
+        gone_nulls={name: necessary(trained, wave, order, target) for name, order in orders.items() if is_answer},
     )
+
+
+def pictures(found: Why, trained: Trained) -> dict[str, np.ndarray]:
+    """What spoke for the class, and which cells of the clip the sounds are of, by the sounds' names: (freq, time)."""
+    rows = row_magnitudes(trained.front_end, found.whole.waveform)
+    shown = {"attribution": np.maximum(found.image, 0), "keeps": rows * found.kept.mask}
+    return shown | ({"goes": rows * found.gone.mask} if found.gone else {})
 
 
 def numbers(found: Why, trained: Trained) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def numbers(found: Why, trained: Trained) -> dict[str, Any]:
         "whole": found.whole.says,
         "sounds": {name: sound.says for name, sound in found.sounds.items()},
         "kept": held(found.kept),
-        "gone": held(found.gone),
+        "gone": held(found.gone) if found.gone else None,
         "kept_nulls": {name: held(cells) for name, cells in found.kept_nulls.items()},
         "gone_nulls": {name: held(cells) for name, cells in found.gone_nulls.items()},
     }

@@ -212,6 +212,13 @@ def write(path: str | Path, waveform: np.ndarray, sample_rate: int) -> None:
         soundfile.write(temporary, np.asarray(waveform, np.float32), sample_rate, subtype="FLOAT", format="WAV")
 
 
+def flac(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """A waveform of at most full scale as 16-bit FLAC: small, exactly as long as it is, and played by browsers."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def clip_starts(samples: int, clip: int, count: int) -> np.ndarray:
     """First samples of up to `count` clips spread evenly over a song, shape (n,).
 

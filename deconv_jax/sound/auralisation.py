@@ -58,6 +58,18 @@ def auralise(
 
     Raises:
       ValueError: unknown reading, or a clip so long has more frames.
+
+    Example:
+
+        The magnitude itself as the image gives the sound back:
+
+        >>> import numpy as np
+        >>> from deconv_jax import auralise, stft
+        >>> sound = np.sin(np.arange(2000) / 5).astype(np.float32)
+        >>> spectrum = stft(sound)
+        >>> again = auralise(abs(spectrum), spectrum, length=len(sound))
+        >>> bool(abs(again - sound).max() < 1e-5)
+        True
     """
     if reading not in READINGS:
         raise SettingError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")

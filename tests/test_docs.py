@@ -1,0 +1,147 @@
+"""The documentation: its examples run, every public name is in it, its commands and links exist.
+
+`make docs` runs all pages with the real networks, in minutes. Here their cells run with small ones: of the first pages
+always, of the others where PAGES=all says so, as .ci/run does if time allows, since they compile a minute's worth.
+"""
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+import deconv_jax
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Block
+from deconv_jax.network.trained import Trained
+from deconv_jax.sound.front_end import FrontEnd
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+FRONT = FrontEnd(sample_rate=4000, n_fft=64, hop=32, clip_seconds=0.5)
+
+
+def cells(page: Path) -> list[str]:
+    """The cells of a page, in order."""
+    return re.findall(r"^```\{code-cell\} python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+EXECUTED = [page for page in PAGES if cells(page) and page.stem != "music"]  # that one trains
+ALWAYS = ("index", "hear", "widget")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A network of five layers that takes no time."""
+    network = Network(blocks=(Block(maps=8, pool=(1, 2)),) * 5, dense=(), classes=3, head="average")
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((FRONT.bins, FRONT.clip_frames)))
+    about = {"config": {}, "card": {"what": "a network that knows nothing"}}
+    labels = ["ballad", "dance", "hiphop"]
+    return Trained(network, variables, FRONT, labels, tmp_path_factory.mktemp("none"), about)
+
+
+@pytest.fixture
+def house(small, monkeypatch, tmp_path):
+    """A place in which the pages find networks and music that take no time."""
+    from deconv_jax.music import builtin
+    from deconv_jax.training import workdir
+
+    songs = []
+    for number in range(3):
+        songs.append(tmp_path / f"song{number}.wav")
+        rng = np.random.default_rng(number)
+        soundfile.write(songs[-1], 0.1 * rng.standard_normal(14 * FRONT.sample_rate), FRONT.sample_rate)
+    real = workdir.load
+    monkeypatch.setattr(
+        workdir, "load", lambda n=None, **given: small if n in ("genre3", "real3") else real(n, **given)
+    )
+    monkeypatch.setattr(builtin, "excerpts", lambda *_: songs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+
+
+def ran(cell: str, place: str, names: dict) -> None:
+    """Runs a cell as a notebook does: what its last line gives is shown."""
+    tree = ast.parse(cell)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, place, "exec"), names)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), place, "eval"), names)
+        getattr(value, "_repr_html_", value.__repr__)()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, on saving a model
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.stem)
+def test_every_cell_of_a_page_runs(page, house, capsys):
+    if page.stem not in ALWAYS and os.environ.get("PAGES") != "all":
+        pytest.skip("this page compiles much: it runs with PAGES=all, and in `make docs`")
+    for module in re.findall(r"^(?:import|from) (keras|IPython)\b", "".join(cells(page)), re.MULTILINE):
+        pytest.importorskip(module, reason=f"{module} is not installed: pip install 'deconv_jax[docs]'")
+    names: dict = {"__name__": "__main__"}
+    for number, cell in enumerate(cells(page), 1):
+        ran(cell, f"{page.name}, cell {number}", names)
+
+
+def test_cells_that_fail_fail():
+    with pytest.raises(ZeroDivisionError):
+        ran("x = 1\nx / 0", "here", {})
+
+
+def test_commands_of_the_pages_exist_with_their_flags():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    flags = "".join(path.read_text("utf-8") for path in (ROOT / "deconv_jax" / "cli").glob("*.py"))
+    config = importlib.import_module("runpy").run_path(str(ROOT / "configs" / "music.py"))["get_config"]()
+    found = 0
+    for page in [*PAGES, ROOT / "README.md"]:
+        text = page.read_text("utf-8")
+        for command in re.findall(r"(?<![\w/])deconv-(\w+)", text):
+            assert f"deconv-{command}" in project["scripts"], page
+        for command in re.findall(r"(?<![\w./])bin/(\w+)", text):
+            assert (ROOT / "bin" / command).is_file(), (page, command)
+        for flag in re.findall(r"(?<=[ `(])--(?:no)?([a-z_.]+)", text):
+            if flag.startswith("config."):
+                value = config
+                for name in flag.split(".")[1:]:
+                    value = value[name]  # KeyError: there is no such field
+            else:
+                assert re.search(rf'"(no)?{flag}"', flags) or flag in ("help", "config", "no-deps"), (page, flag)
+            found += 1
+    assert found > 20
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "BUILD.md"))]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page, target)
+
+
+def test_every_public_name_is_on_the_page_of_the_face_or_in_the_reference():
+    reference = (ROOT / "docs" / "pages" / "reference.md").read_text("utf-8")
+    assert [name for name in deconv_jax.__all__ if f"deconv_jax.{name}\n" not in reference] == []
+    for name in re.findall(r":: deconv_jax\.([\w.]+)$", reference, re.MULTILINE):
+        module, _, attribute = f"deconv_jax.{name}".rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
+    face = (ROOT / "docs" / "pages" / "face.md").read_text("utf-8")
+    known = set(deconv_jax.__all__)
+    assert set(re.findall(r"^\| `(?:\w+, )?(\w+)\(", face, re.MULTILINE)) <= known
+
+
+@pytest.mark.parametrize(
+    "module",
+    [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "deconv_jax").rglob("*.py"))
+     if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.MULTILINE)],
+)  # fmt: skip
+def test_examples_in_docstrings_give_what_they_say(module):
+    found = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    assert found.attempted > 0
+    assert found.failed == 0
