@@ -147,7 +147,7 @@ def deconvolve_function(
       chunk: features walked back together. Changes memory, not results.
 
     Returns:
-      Images, shape (features, *magnitude.shape).
+      Images, shape (features,) + magnitude.shape.
 
     Raises:
       ValueError: unknown method or feature, an input that is not real, a map that is no single array, or a step of

@@ -23,8 +23,8 @@ def listen(
     Args:
       waveform: shape (samples,), full scale 1.
       sample_rate: Hz, a whole number.
-      image: shape (freq, time), low frequencies first, its columns spread over the whole sound; |values| are shown,
-        70 dB down from the loudest. The sound's own spectrogram if left out.
+      image: shape (freq, time), low frequencies first, its columns spread over the whole sound; shown are absolute
+        values, 70 dB down from the loudest. The sound's own spectrogram if left out.
       frequencies: Hz of the image's rows, rising, shape (freq,); from 0 to half of the rate if left out.
       title: any text.
 
