@@ -1,8 +1,13 @@
 """How the documentation is built: `make docs`. Pages are executed; a warning ends the build; nothing is fetched."""
 
+import os
 import re
+import sys
 
 import deconv_jax
+
+# Pages call the commands that are installed beside this interpreter.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
 
 project = "deconv_jax"
 author = copyright = "The deconv_jax developers"
