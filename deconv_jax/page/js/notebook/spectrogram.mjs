@@ -45,12 +45,12 @@ const render = ({ model, el }) => {
   root.append(make("p", "name", { textContent: model.get("title") }), frame, bar);
   el.append(root);
 
-  let [context, buffer, node, from, since] = [null, null, null, model.get("position"), 0];
+  let [context, buffer, node, from, since, part] = [null, null, null, model.get("position"), 0, null]; // part: that it plays
   const loop = () => {
     const box = model.get("box");
     return box.length ? [box[0] * seconds, box[1] * seconds] : null;
   };
-  const position = () => (node ? placeIn(from, context.currentTime - since, seconds, loop()) : from);
+  const position = () => (node ? placeIn(from, context.currentTime - since, seconds, part) : from);
   const tell = (values) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
@@ -90,7 +90,7 @@ const render = ({ model, el }) => {
       node.onended = null;
       node.stop();
     }
-    const part = loop();
+    part = loop();
     from = part && (where < part[0] || where >= part[1]) ? part[0] : where >= seconds - 0.01 ? 0 : where;
     node = new AudioBufferSourceNode(context, part ? { buffer, loop: true, loopStart: part[0], loopEnd: part[1] } : { buffer });
     node.connect(context.destination);
