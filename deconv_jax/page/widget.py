@@ -28,12 +28,12 @@ class Spectrogram(anywidget.AnyWidget):
     sound = traitlets.Bytes().tag(sync=True)
     picture = traitlets.Bytes().tag(sync=True)
     seconds = traitlets.Float().tag(sync=True)
-    across = traitlets.List().tag(sync=True)
-    upwards = traitlets.List().tag(sync=True)
+    across: Any = traitlets.List().tag(sync=True)
+    upwards: Any = traitlets.List().tag(sync=True)
     box = traitlets.List(traitlets.Float()).tag(sync=True)
     position = traitlets.Float(0.0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
-    selection = traitlets.Dict(allow_none=True, default_value=None)
+    selection: Any = traitlets.Dict(allow_none=True, default_value=None)
 
     def __init__(self, heard: notebook.Heard, **kwargs: Any):
         self._heard = heard
