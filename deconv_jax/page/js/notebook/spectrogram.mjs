@@ -140,7 +140,10 @@ const render = ({ model, el }) => {
     event.stopPropagation();
   };
   const boxed = () => { draw(); if (node) play(position()); };
-  const asked = () => { if (model.get("playing") !== Boolean(node)) (model.get("playing") ? play() : stop()); };
+  const asked = () => {
+    if (model.get("playing") === Boolean(node)) return;
+    if (model.get("playing")) play(); else stop();
+  };
   model.on("change:box", boxed);
   model.on("change:playing", asked);
   draw();
