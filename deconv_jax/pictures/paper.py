@@ -20,7 +20,7 @@ DPI = 150
 COLOURS = {"key": "#0072B2", "chord": "#D55E00", "instrument": "#009E73"}
 """Of the paper's attributes; others take what is left of Okabe and Ito's palette for all eyes."""
 
-_SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#666666")
+_SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#666666", "#6A3D9A")
 
 LABEL_COLOURS = dict(
     zip((*kernels.LABELS, kernels.DEAD), ("#D55E00", "#0072B2", "#009E73", "#555555", "#999999"), strict=True)
@@ -278,7 +278,8 @@ def mask_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: Calla
       caption: below, in lines as given.
     """
     names = [name for name in curves if kind(name) == "method"]
-    colours = {name: (*COLOURS.values(), *_SPARE)[index % 8] for index, name in enumerate(names)}
+    palette = (*COLOURS.values(), *_SPARE)
+    colours = {name: palette[index % len(palette)] for index, name in enumerate(names)}
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 118)]
     figure = Figure(figsize=(9, 4.4 + 0.17 * len(lines)), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
