@@ -59,8 +59,9 @@ def songs(tmp_path_factory):
     return folder
 
 
-def test_the_readmes_example_explains_the_whole_clip(run, tmp_path, monkeypatch):
-    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0].replace('"real3"', repr(str(run)))
+def test_the_whole_way_in_python_explains_the_whole_clip(run, tmp_path, monkeypatch):
+    code = (ROOT / "docs" / "pages" / "face.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    code = code.replace('"real3"', repr(str(run)))
     soundfile.write(tmp_path / "song.mp3", tone(5.0, RATE, 220), RATE, format="MP3")
     monkeypatch.chdir(tmp_path)
     names = {}

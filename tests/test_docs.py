@@ -1,12 +1,13 @@
 """The documentation: its examples run, every public name is in it, its commands and links exist.
 
-`make docs` runs all pages with the real networks, in minutes. Here their cells run with small ones: of the first pages
+`make docs` runs all pages with the real networks, in minutes. Here their cells run with small ones: of the quickstart
 always, of the others where PAGES=all says so, as .ci/run does if time allows, since they compile a minute's worth.
 """
 
 import ast
 import doctest
 import importlib
+import json
 import os
 import re
 import tomllib
@@ -26,6 +27,7 @@ from deconv_jax.sound.front_end import FrontEnd
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ZOO = ROOT / "deconv_jax" / "network" / "zoo"
 FRONT = FrontEnd(sample_rate=4000, n_fft=64, hop=32, clip_seconds=0.5)
 
 
@@ -35,7 +37,7 @@ def cells(page: Path) -> list[str]:
 
 
 EXECUTED = [page for page in PAGES if cells(page) and page.stem != "music"]  # that one trains
-ALWAYS = ("index", "hear", "widget")
+ALWAYS = ("index",)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def small(tmp_path_factory):
     """A network of five layers that takes no time."""
     network = Network(blocks=(Block(maps=8, pool=(1, 2)),) * 5, dense=(), classes=3, head="average")
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((FRONT.bins, FRONT.clip_frames)))
-    about = {"config": {}, "card": {"what": "a network that knows nothing"}}
+    about = {"config": {}, "card": json.loads((ZOO / "real3" / "card.json").read_text("utf-8"))}
     labels = ["ballad", "dance", "hiphop"]
     return Trained(network, variables, FRONT, labels, tmp_path_factory.mktemp("none"), about)
 
@@ -51,19 +53,32 @@ def small(tmp_path_factory):
 @pytest.fixture
 def house(small, monkeypatch, tmp_path):
     """A place in which the pages find networks and music that take no time."""
-    from deconv_jax.music import builtin
+    from deconv_jax.music import builtin, stem_files
+    from deconv_jax.results import dissected
     from deconv_jax.training import workdir
 
-    songs = []
+    songs, folders = [], []
     for number in range(3):
         songs.append(tmp_path / f"song{number}.wav")
-        rng = np.random.default_rng(number)
-        soundfile.write(songs[-1], 0.1 * rng.standard_normal(14 * FRONT.sample_rate), FRONT.sample_rate)
+        noise = 0.1 * np.random.default_rng(number).standard_normal(14 * FRONT.sample_rate)
+        soundfile.write(songs[-1], noise, FRONT.sample_rate)
+        folders.append(tmp_path / f"stems{number}")
+        folders[-1].mkdir()
+        time = np.arange(len(noise))
+        stems = {"hats": noise * (time // 200 % 2), "bass": 0.1 * np.sin(time / 9) * (1 - time // 200 % 2)}
+        for name, stem in stems.items():
+            soundfile.write(folders[-1] / f"{name}.wav", stem, FRONT.sample_rate)
+    carried = json.loads((ZOO / "real3" / "dissected" / "dissected.json").read_text("utf-8"))
+    for layer in carried["layers"].values():
+        for one in layer["names"]:
+            one.update(feature=one["feature"] % 8, concept="hats")  # what the small network and these songs have
     real = workdir.load
     monkeypatch.setattr(
         workdir, "load", lambda n=None, **given: small if n in ("genre3", "real3") else real(n, **given)
     )
     monkeypatch.setattr(builtin, "excerpts", lambda *_: songs)
+    monkeypatch.setattr(stem_files, "build", lambda *_: folders)
+    monkeypatch.setattr(dissected, "carried", lambda _: carried)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
 
@@ -88,6 +103,16 @@ def test_every_cell_of_a_page_runs(page, house, capsys):
     names: dict = {"__name__": "__main__"}
     for number, cell in enumerate(cells(page), 1):
         ran(cell, f"{page.name}, cell {number}", names)
+
+
+def test_the_readmes_calls_and_labels_exist():
+    block = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)[1]
+    called = dict(re.findall(r"(?:result\.|deconv_jax\.)(\w+)\(\"(\w+)\"", block))
+    trained = deconv_jax.load(called["explain"])
+    assert set(called) == {"explain", "why"}
+    assert called["why"] in trained.labels
+    assert hasattr(importlib.import_module("deconv_jax.results.explanation").Explanation, "why")
+    assert int(re.search(r"result\[(\d+)\]", block)[1]) < trained.network.blocks[-1].maps
 
 
 def test_cells_that_fail_fail():
