@@ -21,7 +21,7 @@ from test_page import until
 from test_sound_audio import tone
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from deconv_jax.decision.effects import effects, scaled_logits
+from deconv_jax.decision.effects import effects, pooled_maps, scaled_logits
 from deconv_jax.errors import InputError
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
@@ -29,7 +29,7 @@ from deconv_jax.network.trained import Trained
 from deconv_jax.results import explain
 from deconv_jax.sound import audio, blocks
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.studio import hearing, jobs, server, songs
+from deconv_jax.studio import hearing, jobs, responses, server, songs
 from deconv_jax.studio.notes import Notes
 from deconv_jax.studio.window import Studio
 
@@ -455,6 +455,68 @@ def test_a_stretch_of_several_clip_lengths_is_their_mean_and_ends_in_silence(lin
     assert lengths == [1, 1, 2, 4, 4]
 
 
+def test_what_responds_in_a_box_is_a_share_of_cells_whose_middle_lies_there(trained, song):
+    stretch = hearing.stretch_of(trained, audio.read(song, FRONT.sample_rate), 0, 1)
+    rows, frames = (n // 4 for n in stretch.clip.seen.shape)  # two layers of 3 × 3 and 2 × 2: middles at 1.5 + 4 n
+    maps = np.zeros((3, rows, frames))
+    maps[0, 10, 3], maps[0, 40, 9], maps[1, 40, 9], maps[1, 0, 0] = 3, 1, 2, -7
+    second, hertz = (1.5 + 4 * 3) * FRONT.hop / FRONT.sample_rate, FRONT.frequencies()[41:43].mean()
+    around = ([second - 0.01, second + 0.01], [hertz - 60, hertz + 150])
+    box = responses.in_box(trained, stretch, 2, maps, *around)
+    assert (box.cells, box.of, box.nearest) == (2, rows * frames, False)  # and the cell above it
+    np.testing.assert_allclose(box.shares, [0.75, 0, np.nan])
+    np.testing.assert_allclose(box.ratios, box.shares * rows * frames / 2)
+    seen = stretch.clip.seen[40:48, 12:16].mean() / stretch.clip.seen[: 4 * rows, : 4 * frames].mean()
+    assert box.sound == pytest.approx(seen, rel=1e-5)
+    small = responses.in_box(trained, stretch, 2, maps, (second + 0.001, second + 0.002), (hertz, hertz + 1))
+    assert (small.cells, small.nearest, small.shares[0]) == (1, True, 0.75)
+    own = np.asarray(pooled_maps(trained.network, trained.variables, stretch.answer.parts[0], 2))[0]
+    found = responses.maps_of(trained, trained.variables, stretch, 2)
+    np.testing.assert_allclose(found, np.moveaxis(own, -1, 0), atol=1e-5)
+
+
+def test_a_features_strongest_moments_are_the_librarys_in_one_song_and_in_all(served, line, trained, song, tmp_path):
+    opened(line)
+    whole = audio.read(song, FRONT.sample_rate)
+
+    def asked(everywhere, feature=0):
+        line.ask("moments", layer=2, feature=feature, everywhere=everywhere)
+        heard = []
+        while not heard or heard[-1]["done"] < heard[-1]["of"] or heard[-1]["found"] is None:
+            heard.append(line.until("moments", lambda m, turn=line.turn: m["turn"] == turn)[0])
+        return heard
+
+    tops = []
+    for clip in range(3):
+        wave = audio.cut(whole, clip * FRONT.clip_samples, FRONT.clip_samples)
+        maps = pooled_maps(trained.network, trained.variables, blocks.analyse(FRONT, wave).seen, 2)
+        over_time = np.asarray(maps)[0, :, :, 0].max(axis=0)
+        tops.append((over_time.max(), clip + (1.5 + 4 * over_time.argmax()) * FRONT.hop / FRONT.sample_rate))
+    heard = asked(False)
+    assert len(heard) > 3  # it says how far it is
+    found = heard[-1]["found"]
+    assert (found[0]["value"], found[0]["second"]) == pytest.approx(max(tops), abs=1e-4)
+    assert [m["value"] for m in found] == sorted((m["value"] for m in found), reverse=True)
+    seconds = sorted(m["second"] for m in found)
+    assert np.diff(seconds).min() >= 0.25
+    assert all(0 <= m["louder"] < 1 for m in found)
+    (last,) = asked(False, feature=3)[-1:]  # inactive, and known without another look
+    assert last["found"] == []
+    broken, other = dropped(served.studio.library, "broken.wav", b"RIFF"), tmp_path / "other.wav"
+    soundfile.write(other, 0.1 * whole[: FRONT.clip_samples], FRONT.sample_rate)
+    quiet = dropped(served.studio.library, "other.wav", other.read_bytes())
+    last = asked(True)[-1]
+    assert last["skipped"] == 1
+    keys = [m["key"] for m in last["found"]]
+    assert quiet.key in keys
+    assert max(map(keys.count, keys)) <= 2
+    line.ask("network", name="one")  # another question: nothing of the old one is left
+    line.ask("moments", layer=2, feature=0, everywhere=True)
+    assert "not there yet" in line.until("wrong")[0]["text"]
+    for source in (broken, quiet):
+        del served.studio.library.sources[source.key]
+
+
 def test_wrong_questions_are_a_line_and_the_window_goes_on(served, line):
     line.ask("loop", start=0, seconds=1, layer=1, scales=[])
     assert "no network is chosen" in line.until("wrong")[0]["text"]
@@ -468,6 +530,9 @@ def test_wrong_questions_are_a_line_and_the_window_goes_on(served, line):
         '{"do": "loop", "turn": 1, "start": 0, "seconds": 1, "layer": 9, "scales": []}',
         '{"do": "loop", "turn": 1, "start": 0, "seconds": 1, "layer": null, "scales": []}',
         '{"do": "song", "turn": 1, "key": "../../etc/passwd"}',
+        '{"do": "box", "turn": 1, "seconds": [0, NaN], "hertz": [0, 1]}',
+        '{"do": "box", "turn": 1, "seconds": [], "hertz": [0]}',
+        '{"do": "moments", "turn": 1, "layer": 2, "feature": 64, "everywhere": true}',
     ):  # fmt: skip
         line.line.send(message)
         assert "Traceback" not in line.until("wrong")[0]["text"]
@@ -558,6 +623,15 @@ def visit(browser, served):
     visit.check(f"http://{served.place.netloc}/")
 
 
+def dragged(page, selector, *places):
+    """Drags from one place of an element to another, shares of its width and height."""
+    page.locator(selector).scroll_into_view_if_needed()
+    box = page.locator(selector).bounding_box()
+    for (across, down), press in zip(places, (page.mouse.down, page.mouse.up), strict=True):
+        page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"], steps=3)
+        press()
+
+
 def expected(trained, wave, number, scales):
     """What the library says of a clip with a layer's maps scaled."""
     seen = blocks.analyse(FRONT, wave).seen
@@ -621,20 +695,37 @@ def test_a_song_is_dropped_and_muting_changes_the_answer_to_what_the_library_say
 def test_a_loop_is_dragged_on_the_spectrogram(visit, trained, song):
     page = visit.page
     visit.ready()
-    box = page.locator("#whole-plot .field").bounding_box()
     until(lambda: "3.0 s" in page.inner_text("#song-facts"))
-    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=3)
-    page.mouse.up()
+    dragged(page, "#whole-plot .field", (1 / 3, 0.2), (1 / 2, 0.3))
     until(lambda: page.input_value("#loop-start") == "1.00")
     assert page.input_value("#loop-seconds") == "0.50"
     visit.ready()
     start = float(re.search(r"start=([\d.]+)", page.url)[1])
     wave = audio.cut(audio.read(song, FRONT.sample_rate), round(start * FRONT.sample_rate), FRONT.clip_samples)
     until(lambda: np.allclose(visit.says(), expected(trained, wave, 2, [1] * MAPS), rtol=0, atol=1e-4))
+    dragged(page, "#loop-plot .field", (1 / 4, 0.5), (1 / 2, 0.9))
+    until(lambda: "untrained network's features: median" in page.inner_text("#box-facts"))
+    assert (float(page.input_value("#box-t0")), float(page.input_value("#box-t1"))) == pytest.approx(
+        (0.25, 0.5), abs=0.01
+    )
+    stretch = hearing.stretch_of(trained, audio.read(song, FRONT.sample_rate), start, 1)
+    maps = responses.maps_of(trained, trained.variables, stretch, 2)
+    seconds, hertz = (
+        [float(n) for n in part.split("-")] for part in re.search(r"box=([\d.]+-[\d.]+)-(\d+-\d+)", page.url).groups()
+    )
+    ratios = responses.in_box(trained, stretch, 2, maps, seconds, hertz).ratios
+    order = [int(c.get_attribute("data-feature")) for c in page.query_selector_all("#grid .card")]
+    assert order[:-1] == [f for f in np.argsort(-ratios, kind="stable") if f != 3]
+    page.click(f".card[data-feature='{order[0]}']", modifiers=["Shift"])
+    page.click("#reset")
+    page.click("#search-song")
+    until(lambda: page.inner_text("#moments-facts").startswith(f"Feature {order[0]} of layer 2 in this song"))
+    page.locator("#moments button").last.click()
+    until(lambda: f"start={start:.3f}" not in page.url and "box=" not in page.url)
+    assert page.is_disabled("#box-clear")
+    visit.ready()
     page.keyboard.press("2")
-    page.keyboard.press("Space")
+    page.click("#play")
     until(lambda: page.evaluate("window.heard.length") > 0)
     assert page.evaluate("window.heard.at(-1)[0]") == round(0.5 * FRONT.sample_rate)
     page.keyboard.press("1")
@@ -698,6 +789,8 @@ def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(browse
         visit.ready()
         page.focus("#grid .card[aria-current=true]")
         page.keyboard.press("f")
+        assert page.get_attribute("#favourite", "aria-pressed") == "true"
+        assert page.inner_text("#favourite").strip() == "★ Favourite"
         page.keyboard.press("n")
         page.keyboard.type("<b>loud 1")
         until(lambda: "1 marked; kept in the file" in page.inner_text("#kept"))

@@ -8,7 +8,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from deconv_jax.network.spec import Block, Padding
+import numpy as np
+
+from deconv_jax.network.spec import Block, Padding, resolved
 from deconv_jax.sound.front_end import FrontEnd
 
 PRINTED = ((93, 86), (162, 151), (302, 280), (580, 538), (1137, 1270))
@@ -115,6 +117,27 @@ def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
         before = _before(block.padding, axis, size)
         first, last = first * step - before, last * step + size - 1 - before
     return first, last
+
+
+def centres(blocks: Sequence[Block], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the cells of the last block's pooled map lie: the middles of their receptive fields.
+
+    Args:
+      blocks: up to the layer.
+      size: (freq, time) of the network's input.
+
+    Returns:
+      Rows of the input, shape (layer freq,), and frames, shape (layer time,), rising; within the input, halves too.
+    """
+    some, found = resolved(blocks, (size[0], size[1])), []
+    for axis in (0, 1):
+        cells = size[axis]
+        for block in some:
+            cells = block.pooled(cells, axis)
+        first, last = reach(some, axis)
+        step = math.prod(block.step(axis) for block in some)
+        found.append(np.clip((first + last) / 2 + step * np.arange(cells), 0, size[axis] - 1))
+    return found[0], found[1]
 
 
 def _before(padding: Padding, axis: int, size: int) -> int:

@@ -90,6 +90,25 @@ def activations(
     return {l: (np.asarray(top)[:clips], np.asarray(mean)[:clips]) for l, (top, mean) in found.items()}
 
 
+def moments(trained: Trained, waveforms: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """When every feature of every layer responds most, by the forward pass alone; on one device.
+
+    Args:
+      trained: the network.
+      waveforms: float, shape (clips, samples).
+
+    Returns:
+      Layer → (activations, seconds), each of shape (clips, features, MOMENTS): the moments of `measure_clips`,
+      strongest first, and how large the map is there; 0 and NaN where there are fewer.
+    """
+    network, front = trained.network, trained.front_end
+    found = _moments(network, front, trained.variables, _given(front, waveforms))
+    return {
+        layer: (np.asarray(heights), _seconds(np.asarray(columns), network.blocks[:layer], front))
+        for layer, (columns, heights) in found.items()
+    }
+
+
 def batch_size(network: Network, front: FrontEnd, layers: Sequence[int], clips: int, devices: int) -> int:
     """How many clips to measure together: whole shares for all devices, memory bounded, and `clips` cut evenly."""
     blocks, size = network.blocks[: max(layers)], (front.bins, front.clip_frames)
@@ -129,9 +148,20 @@ def _activations(network, front, variables, given, layers, shared):
     return shared.each_clip(forward, whole=1)(variables, given)
 
 
+@functools.partial(jax.jit, static_argnames=("network", "front"))
+def _moments(network, front, variables, given):
+    seen = given if front.kind == "cqt" else analyse(front, given)[1]
+    part = network.clone(blocks=resolved(network.blocks, (seen.shape[1], seen.shape[2])))
+    trace = part.apply(variables, seen, head=False)[1]
+    return {
+        layer: _map_peaks(jnp.moveaxis(one.pooled.max(axis=1), -1, 1), _columns_apart(network.blocks[:layer], front))
+        for layer, one in enumerate(trace, 1)
+    }
+
+
 def _reduce(images, maps, network, front, layer):
     """Images and maps of a batch → the arrays of `features.reduce`, (clips, features, …), and the maps' peaks."""
-    peaks = _map_peaks(maps.max(axis=2), _columns_apart(network.blocks[:layer], front))
+    peaks, _ = _map_peaks(maps.max(axis=2), _columns_apart(network.blocks[:layer], front))
     return features.reduce(images, maps, front.frequencies()) | {"columns": peaks}
 
 
@@ -139,7 +169,9 @@ _reduced = jax.jit(_reduce, static_argnums=(2, 3, 4))
 
 
 def _map_peaks(profile, apart: int):
-    """Columns of the highest peaks above zero, strongest first, -1 for none: (..., time) → (..., MOMENTS).
+    """Columns of the highest peaks above zero, strongest first, -1 for none, and how high they are, 0 for none.
+
+    (..., time) → twice (..., MOMENTS).
 
     A peak is higher than the column before it and no lower than the one after it; of two that are fewer than `apart`
     columns from each other the higher one is taken.
@@ -148,12 +180,13 @@ def _map_peaks(profile, apart: int):
     before, after = (jnp.concatenate(pair, -1) for pair in ((zero, profile[..., :-1]), (profile[..., 1:], zero)))
     heights = jnp.where((profile > 0) & (profile > before) & (profile >= after), profile, 0)
     place = lax.broadcasted_iota(jnp.int32, profile.shape, profile.ndim - 1)
-    found = []
+    columns, tops = [], []
     for _ in range(MOMENTS):
         highest = jnp.argmax(heights, axis=-1, keepdims=True).astype(jnp.int32)
-        found.append(jnp.where(heights.max(axis=-1, keepdims=True) > 0, highest, -1))
+        tops.append(heights.max(axis=-1, keepdims=True))
+        columns.append(jnp.where(tops[-1] > 0, highest, -1))
         heights = jnp.where(jnp.abs(place - highest) < apart, 0, heights)
-    return jnp.concatenate(found, axis=-1)
+    return jnp.concatenate(columns, axis=-1), jnp.concatenate(tops, axis=-1)
 
 
 def _columns_apart(blocks: Sequence[Block], front: FrontEnd) -> int:
@@ -166,7 +199,11 @@ def _stride(blocks: Sequence[Block]) -> int:
 
 
 def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: FrontEnd) -> tuple[Measures, np.ndarray]:
+    return features.finished(found), _seconds(found["columns"], blocks, front)
+
+
+def _seconds(columns: np.ndarray, blocks: Sequence[Block], front: FrontEnd) -> np.ndarray:
+    """Middles of the receptive fields of columns, seconds from the beginning of a clip; NaN for column -1."""
     first, last = reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
-    frames = (first + last) / 2 + found["columns"] * _stride(blocks)
-    seconds = np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds)
-    return features.finished(found), np.where(found["columns"] >= 0, seconds, np.nan)
+    frames = (first + last) / 2 + columns * _stride(blocks)
+    return np.where(columns >= 0, np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds), np.nan)

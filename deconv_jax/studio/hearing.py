@@ -45,12 +45,14 @@ class Layer:
       number: of the layer, from 1.
       images: shape (features, freq, time), in the unit of the rows.
       measures: of the features.
+      maps: the layer's pooled maps of the whole stretch, shape (features, layer freq, layer time).
       pooled: the layer's maps of each clip length, (1, freq, time, maps): what comes above it starts from them.
     """
 
     number: int
     images: np.ndarray
     measures: Measures
+    maps: np.ndarray
     pooled: list[jax.Array]
 
     @property
@@ -81,7 +83,7 @@ def layer_of(trained: Trained, stretch: Stretch, number: int) -> Layer:
     found = images_and_maps(trained.network, trained.variables, stretch.clip.seen, number)
     images, maps = stretch.clip.heard.in_unit(trained.front_end, found[0]), np.asarray(found[1])
     pooled = [pooled_maps(trained.network, trained.variables, part, number) for part in stretch.answer.parts]
-    return Layer(number, images, features.measure(images, maps, trained.front_end.frequencies()), pooled)
+    return Layer(number, images, features.measure(images, maps, trained.front_end.frequencies()), maps, pooled)
 
 
 def effects_of(trained: Trained, stretch: Stretch, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -87,6 +87,11 @@ class Library:
         """What the page may offer."""
         return [{"key": s.key, "name": s.name, "group": s.group} for s in self.sources.values()]
 
+    def searched(self) -> list[Source]:
+        """The songs in which moments are looked for: of the folder of music, or all, where there is none."""
+        every = list(self.sources.values())
+        return [source for source in every if source.group == "music"] or every
+
     @contextlib.contextmanager
     def receiving(self, name: str) -> Iterator["Incoming"]:
         """Takes a file that is dropped, whole or not at all; `Incoming.source` is it afterwards.
@@ -135,14 +140,14 @@ class Library:
             shutil.rmtree(path.parent, ignore_errors=True)
 
     def read(
-        self, source: Source, sample_rate: int, beginning: float
+        self, source: Source, sample_rate: int, beginning: float | None = None
     ) -> Generator[tuple[np.ndarray, bool], None, None]:
         """Decodes a song, its beginning first; ending the generator ends the process that decodes.
 
         Args:
           source: the song.
           sample_rate: wanted, Hz.
-          beginning: seconds that come first.
+          beginning: seconds that come first; nothing before the whole song if left out.
 
         Yields:
           A waveform (samples,) and whether that is the whole song, or the first `LONGEST` seconds of it.
@@ -152,9 +157,10 @@ class Library:
         """
         if self._cache_dir and source.group == "built in" and not source.path.exists():
             builtin.excerpts(self._cache_dir, progress=False)
-        parts = [files.temporary(self.scratch) for _ in range(2)]
+        lengths = [LONGEST] if beginning is None else [beginning, LONGEST]
+        parts = [files.temporary(self.scratch) for _ in lengths]
         how = {"path": str(source.path), "name": source.name, "sample_rate": sample_rate}
-        tasks = [(p, how | {"out": str(p), "seconds": s}) for p, s in zip(parts, (beginning, LONGEST), strict=True)]
+        tasks = [(p, how | {"out": str(p), "seconds": s}) for p, s in zip(parts, lengths, strict=True)]
         try:
             with contextlib.closing(workers.run(f"{__name__}:decode", tasks, 1, LIMITS)) as done:
                 for part, found in done:
@@ -162,7 +168,7 @@ class Library:
                         raise InputError(f"{source.name}: {found.reason}; drop another file, or a shorter one")
                     if found["wrong"]:
                         raise InputError(found["wrong"])
-                    waveform, whole = np.fromfile(part, np.float32), part == parts[1]
+                    waveform, whole = np.fromfile(part, np.float32), part == parts[-1]
                     if whole and not waveform.any():
                         raise InputError(f"{source.name}: is silent throughout; there is nothing to explain")
                     yield waveform, whole

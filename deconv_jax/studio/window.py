@@ -13,15 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from deconv_jax.deconvolution.deconvolve import check_features
 from deconv_jax.errors import InputError
+from deconv_jax.measures import randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import network as about_network
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results.explain import row_magnitudes
-from deconv_jax.studio import hearing
+from deconv_jax.studio import hearing, responses
 from deconv_jax.studio.jobs import Job, Message, Worker, wrong
 from deconv_jax.studio.notes import Notes
-from deconv_jax.studio.songs import Library
+from deconv_jax.studio.responses import Index
+from deconv_jax.studio.search import Search
+from deconv_jax.studio.songs import Library, Source
 from deconv_jax.system import files
 
 log = logging.getLogger(__name__)
@@ -45,7 +49,9 @@ class Studio:
     def __init__(self, networks: dict[str, Callable[[], Trained]], library: Library, notes: Notes | None = None):
         self.networks, self.library, self.notes = networks, library, notes or Notes()
         self.worker, self.readers = Worker(), ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self.searchers, self.index = ThreadPoolExecutor(1, thread_name_prefix="searcher"), Index()
         self._loaded: dict[str, Trained] = {}
+        self._twins: dict[str, Any] = {}
 
     def network(self, name: str) -> Trained:
         """A network by its name; on the worker's thread only."""
@@ -57,8 +63,19 @@ class Studio:
             del self._loaded[old]
         return trained
 
+    def twin(self, trained: Trained) -> Any:
+        """Variables of a network's untrained twin; on the worker's thread only."""
+        size, key = (trained.front_end.bins, trained.front_end.clip_frames), trained.fingerprint
+        found = self._twins.pop(key, None)
+        found = found or randomised.twin(trained.network, trained.variables, size, randomised.SEEDS[0])
+        self._twins[key] = found
+        for old in [*self._twins][:-LOADED]:
+            del self._twins[old]
+        return found
+
     def end(self) -> None:
-        self.readers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.readers, self.searchers):
+            pool.shutdown(wait=False, cancel_futures=True)
         self.worker.end()
 
 
@@ -68,6 +85,7 @@ class _Held:
 
     trained: Trained | None = None
     song: np.ndarray | None = None
+    key: str = ""  # of the song, once the whole of it is here
     stretch: hearing.Stretch | None = None
     layer: hearing.Layer | None = None
 
@@ -99,6 +117,9 @@ class Window:
                 "set": self._set,
                 "songs": self._songs,
                 "mark": self._mark,
+                "box": self._box,
+                "moments": self._moments,
+                "stop": self._stop,
             }
             turn = message["turn"]
             if not isinstance(turn, int):
@@ -117,8 +138,10 @@ class Window:
     def wake(self) -> None:
         self._studio.worker.wake()
 
-    def _submit(self, kind: str, rank: int, steps: Iterator[Message | None]) -> None:
-        self._studio.worker.submit(self, kind, Job(steps, rank, self._send, self._ready))
+    def _submit(
+        self, kind: str, rank: int, steps: Iterator[Message | None], able: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._studio.worker.submit(self, kind, Job(steps, rank, self._send, lambda: self._ready() and able()))
 
     # --- what can be asked; in the server's thread
 
@@ -139,7 +162,7 @@ class Window:
         source = self._studio.library.find(str(asked["key"]))
         self._reading += 1
         mine = self._reading
-        self._studio.worker.cancel(self, "song", "loop", "set")
+        self._studio.worker.cancel(self, "song", "loop", "set", "box")
 
         def read() -> None:
             trained, text = self._held.trained, ""
@@ -150,7 +173,7 @@ class Window:
                 for waveform, whole in self._studio.library.read(source, front.sample_rate, 2 * front.clip_seconds):
                     if mine != self._reading:
                         return
-                    steps = self._hear(turn, source.name, waveform, whole)
+                    steps = self._hear(turn, source, waveform, whole)
                     self._submit("song" if whole else "beginning", 3 if whole else 1, steps)
             except InputError as error:
                 text = str(error)
@@ -167,12 +190,27 @@ class Window:
         if not (np.isfinite([start, seconds]).all() and start >= 0 and seconds > 0):
             raise ValueError("no stretch of a song")
         self._scales = _scales(asked["scales"])
-        self._studio.worker.cancel(self, "set")
+        self._studio.worker.cancel(self, "set", "box")
         self._submit("loop", 2, self._explain(turn, start, seconds, number))
 
     def _set(self, turn: int, asked: dict[str, Any]) -> None:
         self._scales = _scales(asked["scales"])
         self._submit("set", 0, self._answer(turn))
+
+    def _box(self, turn: int, asked: dict[str, Any]) -> None:
+        seconds, hertz = ([float(value) for value in asked[name]] for name in ("seconds", "hertz"))
+        if len(seconds) != 2 or len(hertz) != 2 or not np.isfinite(seconds + hertz).all():
+            raise ValueError("no box")
+        self._submit("box", 1, self._inside(turn, seconds, hertz))
+
+    def _moments(self, turn: int, asked: dict[str, Any]) -> None:
+        layer, feature, everywhere = int(asked["layer"]), int(asked["feature"]), bool(asked["everywhere"])
+        studio = self._studio
+        search = Search(studio.library, studio.index, studio.searchers, self.wake)
+        self._submit("moments", 4, self._look(turn, search, layer, feature, everywhere), search.ready)
+
+    def _stop(self, turn: int, asked: dict[str, Any]) -> None:
+        self._studio.worker.cancel(self, "moments")
 
     # --- what is computed; in the worker's thread
 
@@ -194,14 +232,15 @@ class Window:
             b"",
         )
 
-    def _hear(self, turn: int, name: str, waveform: np.ndarray, whole: bool) -> Iterator[Message | None]:
+    def _hear(self, turn: int, source: Source, waveform: np.ndarray, whole: bool) -> Iterator[Message | None]:
         """A song, or its beginning: its outline and picture, its sound, and then the answer along it."""
         trained, song = self._trained(), waveform
         front, held = trained.front_end, self._held
-        self._held = _Held(trained, song, held.stretch if whole else None, held.layer if whole else None)
+        kept = (source.key, held.stretch, held.layer) if whole else ()
+        self._held = _Held(trained, song, *kept)
         seconds = len(song) / front.sample_rate
         about = {"turn": turn, "seconds": seconds, "whole": whole}
-        yield {"kind": "song", "name": name, "peaks": outline(song), **about}, b""
+        yield {"kind": "song", "name": source.name, "peaks": outline(song), **about}, b""
         if not whole:
             return
         yield {"kind": "picture", **about}, spectrograms.level_picture(row_magnitudes(front, song), COLUMNS)
@@ -269,6 +308,28 @@ class Window:
             {"kind": "left", "turn": turn, "layer": layer.number},
             pcm(hearing.left_of(trained, stretch, layer, scales)),
         )
+
+    def _inside(self, turn: int, seconds: list[float], hertz: list[float]) -> Iterator[Message | None]:
+        """What responded in a box, beside the sound there, and then beside an untrained network's features."""
+        trained, stretch, layer = self._trained(), self._held.stretch, self._held.layer
+        if stretch is None or layer is None:
+            return  # it is asked again when the layer is there
+        box = responses.in_box(trained, stretch, layer.number, layer.maps, seconds, hertz)
+        said = files.plain({"kind": "box", "turn": turn, "layer": layer.number, **dataclasses.asdict(box)})
+        yield said | {"twin": None}, b""
+        maps = responses.maps_of(trained, self._studio.twin(trained), stretch, layer.number)
+        other = responses.in_box(trained, stretch, layer.number, maps, seconds, hertz).ratios
+        yield said | {"twin": files.plain(np.sort(other[np.isfinite(other)]))}, b""
+
+    def _look(self, turn: int, search: Search, layer: int, feature: int, everywhere: bool) -> Iterator[Message | None]:
+        """When a feature responds most: in the song that is here, or in all."""
+        trained, held, library = self._trained(), self._held, self._studio.library
+        if held.song is None or not held.key:
+            raise InputError("the whole song is not there yet: wait for it, and ask again")
+        check_features(trained.network.blocks, layer, [feature])
+        sources = library.searched() if everywhere else [library.find(held.key)]
+        for said in search.steps(trained, layer, feature, sources, (held.key, held.song)):
+            yield {"kind": "moments", "turn": turn, **said}, b""
 
     def _trained(self) -> Trained:
         if self._held.trained is None:

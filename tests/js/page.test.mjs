@@ -2,11 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { boxFrom, boxOf, boxSaid, boxText } from "../../deconv_jax/page/js/box.mjs";
 import { axesOf } from "../../deconv_jax/page/js/axes.mjs";
 import { colourScale } from "../../deconv_jax/page/js/colour.mjs";
 import { factsOf, nameOf, sizeOf } from "../../deconv_jax/page/js/feature.mjs";
 import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
+import { clock, momentSaid, searchSaid } from "../../deconv_jax/page/js/moments.mjs";
 import { alikeness, better, described, kindsOf, sorted, summaryOf } from "../../deconv_jax/page/js/order.mjs";
 import { pathOf, saidOf, scalesOf } from "../../deconv_jax/page/js/curve.mjs";
 import { samplesOf, unpacked } from "../../deconv_jax/page/js/link.mjs";
@@ -233,8 +235,28 @@ test("what maps are multiplied by: faders, but nothing of what is out", () => {
   assert.deepEqual(scalingOf(4, set(2), set(0, 2), faders), [0.5, 0, 0, 0]);
 });
 
+test("a box has two corners in any order, and what responded in it is said beside its nulls", () => {
+  const box = boxOf([0.5, 800], [0.25, 200]);
+  assert.deepEqual(box, { seconds: [0.25, 0.5], hertz: [200, 800] });
+  assert.deepEqual(boxFrom(boxText(box)), box);
+  for (const wrong of [null, "", "1-2-3", "1-2-3-x", "1.2.3-1-1-1"]) assert.equal(boxFrom(wrong), null);
+  const m = { layer: 5, cells: 2, of: 40, nearest: false, sound: 1.44, ratios: [3, null, 0.5], twin: [0.5, 1, 2] };
+  assert.match(boxSaid(m, box)[0], /^2 of 40 cells of layer 5 have their middle in the box \(0\.25–0\.50 s, .*sound itself: 1\.4\.$/);
+  assert.match(boxSaid(m, box)[1], /median 1\.0, at most 2\.0; 1 of this one's 3 is above/);
+  assert.match(boxSaid({ ...m, twin: null, nearest: true }, box).join(), /No cell .* nearest .*being asked/);
+  assert.match(boxSaid({ ...m, twin: [] }, box)[1], /No feature/);
+});
+
+test("a search says how far it is, and then what it found", () => {
+  const m = { layer: 5, feature: 3, done: 1, of: 4, share: 0.504, skipped: 1 };
+  assert.equal(searchSaid(m), "Hearing song 2 of 4: 50 % … 1 could not be read.");
+  assert.equal(searchSaid({ ...m, done: 4, skipped: 0 }), "Feature 3 of layer 5 in 4 songs, strongest first.");
+  assert.equal(clock(83.44), "1:23.4");
+  assert.equal(momentSaid({ value: 1, louder: 0.5 }, 4), "0.25 of the strongest; louder than 50\u202f% of the song");
+});
+
 test("an address holds the view, and what is none of it is left out", () => {
-  const view = { network: "real3", song: "dropped/ab&c=1", start: 12.5, seconds: 4, layer: 5, sort: "effect", muted: set(9, 3), alone: set(), faders: new Map([[7, 0.4], [2, 0]]) };
+  const view = { network: "real3", song: "dropped/ab&c=1", start: 12.5, seconds: 4, layer: 5, sort: "effect", muted: set(9, 3), alone: set(), faders: new Map([[7, 0.4], [2, 0]]), box: boxOf([0, 100], [1, 200]) };
   assert.deepEqual(viewOf(`#${addressOf(view)}`), view);
   const none = { muted: set(), alone: set(), faders: new Map() };
   for (const wrong of ["", "#", "#start=-1&seconds=x&layer=0&sort=up", "#faders=x.1-y&muted=a.-1&alone=%20"]) assert.deepEqual(viewOf(wrong), none);

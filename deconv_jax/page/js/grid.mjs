@@ -4,7 +4,7 @@ import { alikeness, described, kindsOf, sorted } from "./order.mjs";
 import { fixed, percent, signed } from "./text.mjs";
 
 const three = (r, sort, asked) => [
-  sort === "active_fraction" ? [sort, percent(r.active_fraction), "active"] : ["effect", signed(r.effects[asked]), "without"],
+  sort === "active_fraction" ? [sort, percent(r.active_fraction), "active"] : sort === "ratio" ? [sort, `${fixed(r.ratio ?? null, 1)}×`, "in the box"] : ["effect", signed(r.effects[asked]), "without"],
   ["energy_share", percent(r.energy_share), "energy"],
   ...(r.difference === undefined ? [] : [["difference", fixed(r.difference), "differs"]]),
 ].map(([key, value, label]) => make("span", { className: key === sort ? "sorted" : "" }, value, make("small", { textContent: label })));

@@ -55,13 +55,14 @@ export const plot = (place, { axes, axis, filter, step, range, seek, drag }) => 
     const times = [...steps(seconds, 5).filter((t) => t < (field.clientWidth < 360 ? 0.84 : 0.93) * seconds), seconds];
     x.replaceChildren(...times.map((t) => placed("", "left", t / seconds, `${+t.toFixed(2)}${t === seconds ? " s" : ""}`)));
   };
+  const pin = (moments) => pins.replaceChildren(...moments.map((t) => placed("mark", "left", t / seconds)));
   const relevel = (to) => { drop = to; canvas.style.filter = filter(drop); };
   const show = async ({ address, title, label, down = 0, length, nothing = "", moments = [] }) => {
     [seconds, drop, grey, wanted] = [length, down, null, address];
     name.textContent = title;
     canvas.ariaLabel = label;
     Object.assign(blank, { hidden: !nothing, textContent: nothing });
-    pins.replaceChildren(...moments.map((t) => placed("mark", "left", t / seconds)));
+    pin(moments);
     const next = new Image();
     next.src = address;
     const failed = await next.decode().then(() => false, () => true);
@@ -113,5 +114,5 @@ export const plot = (place, { axes, axis, filter, step, range, seek, drag }) => 
   });
   field.addEventListener("pointercancel", () => { pressed = null; });
   new ResizeObserver(draw).observe(field);
-  return { show, draw, relevel, choose, follow: (share) => { head.style.transform = `translateX(${share * field.clientWidth}px)`; } };
+  return { show, draw, relevel, choose, pin, follow: (share) => { head.style.transform = `translateX(${share * field.clientWidth}px)`; } };
 };

@@ -1,10 +1,12 @@
 // The studio: what is chosen, what the server is asked about it, and what its answers change.
 import { axesOf } from "./axes.mjs";
+import { boxOf, boxSaid } from "./box.mjs";
 import { colourFilters, colourScale } from "./colour.mjs";
 import { $, make, say } from "./dom.mjs";
 import { gridIn } from "./grid.mjs";
 import { listen } from "./keys.mjs";
 import { lineTo, samplesOf } from "./link.mjs";
+import { momentsIn, searchSaid } from "./moments.mjs";
 import { described } from "./order.mjs";
 import { plot } from "./plot.mjs";
 import { scalingOf } from "./sets.mjs";
@@ -15,7 +17,7 @@ import { addressOf, viewOf } from "./view.mjs";
 
 const SOURCES = ["song", "original", "left"];
 const state = {
-  network: null, song: null, start: 0, seconds: null, layer: null, sort: "effect", asked: 0, feature: 0, source: "left", repeat: true, shared: true,
+  network: null, song: null, start: 0, seconds: null, layer: null, sort: "effect", asked: 0, feature: 0, source: "left", repeat: true, shared: true, box: null,
   ...viewOf(location.hash), starred: false, group: false, open: new Set(),
 };
 let facts = null; // of the network, with what else was said of it
@@ -23,7 +25,7 @@ let song = null; // its seconds, samples and the points of its answer
 let loop = null; // the stretch that was heard: where, its samples, prediction, and what is left of it
 let rows = []; // of the layer
 let [plots, grid, pictures] = [null, null, []];
-const turns = { network: 0, song: 0, loop: 0 };
+const turns = { network: 0, song: 0, loop: 0, box: 0, moments: 0 };
 const waits = new Map(); // what is being computed, and is said so
 
 // Saying.
@@ -55,6 +57,7 @@ const showKept = (count, kept) => {
 const showMark = () => {
   const { favourite, note } = markOf(state.feature);
   $("favourite").ariaPressed = favourite;
+  $("favourite").firstElementChild.textContent = favourite ? "★" : "☆";
   if ($("note").value !== note) $("note").value = note;
 };
 
@@ -75,15 +78,42 @@ const askSong = (key) => {
   wait("loop");
   wait("said");
   wait("song", "Reading the song …");
+  if (search.everywhere === false) forget();
   turns.song = ask("song", { key });
 };
 const askNetwork = (name) => {
   for (const what of ["loop", "said", "song"]) wait(what);
+  forget();
   wait("network", `Opening ${name} …`);
   Object.assign(state, { network: name });
   turns.network = ask("network", { name });
 };
 const scales = () => scalingOf(facts.layers[state.layer].maps, state.muted, state.alone, state.faders);
+// What responded in the box, once the layer is there.
+const askBox = () => {
+  if (!state.box || !rows.length) return;
+  turns.box = ask("box", state.box);
+};
+// When the chosen feature responds most: in this song, or everywhere.
+const search = { everywhere: null, found: [] };
+const askMoments = (everywhere) => {
+  Object.assign(search, { everywhere, found: [], layer: state.layer });
+  $("search-stop").hidden = false;
+  moments.clear();
+  turns.moments = ask("moments", { layer: state.layer, feature: state.feature, everywhere });
+};
+const endSearch = (text = "") => {
+  $("search-stop").hidden = true;
+  if (text !== null) $("moments-facts").textContent = text;
+};
+const forget = () => {
+  if (search.everywhere !== null) ask("stop");
+  Object.assign(search, { everywhere: null, found: [] });
+  turns.moments = 0;
+  moments.clear();
+  plots?.whole.pin([]);
+  endSearch();
+};
 // One question at a time: while one is under way, the last that was asked meanwhile waits.
 const askSet = () => {
   keepAddress();
@@ -166,7 +196,8 @@ const showLoop = (from = state.start, seconds = state.seconds) => {
   $("loop-start").value = from.toFixed(2);
   $("loop-seconds").value = seconds.toFixed(2);
   plots.whole.choose([from], [from + seconds]);
-  plots.loop.choose(...(loop && loop.seconds - seconds > 0.01 ? [[loop.start], [loop.start + seconds]].map(([t]) => [t - loop.start]) : [null]));
+  if (state.box) plots.loop.choose(...[0, 1].map((k) => [state.box.seconds[k], state.box.hertz[k]]));
+  else plots.loop.choose(...(loop && loop.seconds - seconds > 0.01 ? [[loop.start], [loop.start + seconds]].map(([t]) => [t - loop.start]) : [null]));
   const heard = Math.min(facts.most, Math.max(1, Math.ceil(seconds / facts.clip - 1e-6))) * facts.clip;
   $("loop-facts").textContent = `The network hears ${+heard.toFixed(2)} s from there on.`;
 };
@@ -212,6 +243,17 @@ const showSummary = () => {
   const acting = rows.filter((r) => !r.inactive).length;
   $("summary").textContent = rows.length ? `${acting} of ${rows.length} features are active in the loop.${pending() ? " Their effects are being computed; until then by energy." : ""}` : "";
 };
+const showBox = () => {
+  const { seconds, hertz } = state.box ?? { seconds: ["", ""], hertz: ["", ""] };
+  [0, 1].forEach((k) => {
+    $(`box-t${k}`).value = state.box ? seconds[k].toFixed(2) : "";
+    $(`box-f${k}`).value = state.box ? hertz[k].toFixed(0) : "";
+  });
+  $("box-clear").disabled = !state.box;
+  for (const option of $("sort").options) if (option.value === "ratio") option.disabled = !state.box;
+  if (!state.box) $("box-facts").textContent = "Drag a box on the loop's spectrogram, or type one: the features that respond there come first.";
+  $("sort").value = state.sort;
+};
 const showTabs = () => {
   $("tabs").replaceChildren(...Object.keys(facts.layers).map(Number).map((layer) => {
     const mine = layer === state.layer;
@@ -232,10 +274,31 @@ const chooseLoop = (start, seconds, done = true) => {
   const most = facts.most * facts.clip;
   state.seconds = Math.min(most, Math.max(0.2, seconds));
   state.start = Math.max(0, Math.min(start, (song?.seconds ?? 0) - 0.1));
+  if (done) chooseBox(null, false);
   showLoop();
   if (!done) return;
   keepAddress();
   askLoop();
+};
+// A box on the loop, or none any more; `tell`: the server and the address are told.
+const chooseBox = (box, tell = true) => {
+  state.box = box;
+  if (!box && state.sort === "ratio") state.sort = "effect";
+  if (box && tell) state.sort = "ratio";
+  turns.box = 0;
+  showBox();
+  if (facts && song) showLoop();
+  if (!tell) return;
+  keepAddress();
+  if (box) askBox();
+  else showGrid();
+};
+const jump = (key, second) => {
+  const start = Math.max(0, second - state.seconds / 2);
+  if (key === state.song) return chooseLoop(start, state.seconds);
+  Object.assign(state, { start });
+  chooseBox(null, false);
+  askSong(key);
 };
 const chooseLayer = (layer) => {
   if (layer === state.layer) return;
@@ -266,6 +329,7 @@ const chosen = (feature, pressed, event) => {
   state.feature = feature;
   grid.mark();
   showFeature();
+  if (other && search.everywhere !== null) askMoments(search.everywhere);
   if (pressed) turn(event?.shiftKey ? state.muted : state.alone, feature);
   else if (other) say(described(rows.find((r) => r.feature === feature), false, state.asked, facts.labels[state.asked]));
 };
@@ -297,13 +361,17 @@ const newNetwork = (m) => {
   for (const id of ["whole-plot", "loop-plot", "feature-plot"]) $(id).replaceChildren();
   plots = {
     whole: plot($("whole-plot"), { ...how, seek: seekTo, drag: ([a], [b], done) => chooseLoop(Math.min(a, b), Math.abs(b - a), done) }),
-    loop: plot($("loop-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
+    loop: plot($("loop-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t), drag: (from, to, done) => {
+      if (!loop) return;
+      if (done) chooseBox(boxOf(from, to));
+      else plots.loop.choose(from, to);
+    } }),
     feature: plot($("feature-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
   };
   state.seconds ??= facts.clip;
   if (!facts.layers[state.layer]) state.layer = Math.max(...Object.keys(facts.layers).map(Number));
   grid = gridIn($("grid"), {
-    state: Object.create(state, { sort: { get: () => (state.sort === "effect" && pending() ? "energy_share" : state.sort) } }),
+    state: Object.create(state, { sort: { get: () => ((state.sort === "effect" && pending()) || (state.sort === "ratio" && rows[0]?.ratio === undefined) ? "energy_share" : state.sort) } }),
     labels: facts.labels, rows: () => rows, starred: (feature) => markOf(feature).favourite, chosen, under: mixer,
     picture: (r) => {
       const image = make("img", { alt: "", decoding: "async", src: pictures[r.feature] });
@@ -352,7 +420,8 @@ const on = {
   song: newSong,
   picture: (m, bytes) => {
     if (m.turn !== turns.song) return;
-    plots.whole.show({ address: held("whole", bytes), title: "Spectrogram", label: "Spectrogram of the whole song", length: song.seconds });
+    plots.whole.show({ address: held("whole", bytes), title: "Spectrogram", label: "Spectrogram of the whole song", length: song.seconds,
+      moments: search.found.filter((one) => one.key === state.song).map((one) => one.second) });
     showLoop();
   },
   sound: (m, bytes) => {
@@ -389,6 +458,24 @@ const on = {
     showGrid();
     showFeature();
     showSummary();
+    askBox();
+    if (search.everywhere !== null && search.layer !== state.layer) askMoments(search.everywhere);
+  },
+  box: (m) => {
+    if (m.turn !== turns.box) return;
+    m.ratios.forEach((ratio, f) => { rows[f].ratio = ratio; });
+    $("box-facts").textContent = boxSaid(m, state.box).join(" ");
+    showGrid();
+  },
+  moments: (m) => {
+    if (m.turn !== turns.moments) return;
+    $("moments-facts").textContent = searchSaid(m);
+    if (m.found) {
+      search.found = m.found;
+      moments.show(m.found);
+      plots.whole.pin(m.found.filter((one) => one.key === state.song).map((one) => one.second));
+    }
+    if (m.done === m.of) endSearch(null);
   },
   effects: (m) => {
     if (m.turn !== turns.loop) return;
@@ -479,6 +566,18 @@ to("sort", "change", () => { state.sort = $("sort").value; keepAddress(); showGr
 to("asked", "change", () => { state.asked = Number($("asked").value); showGrid(); });
 to("shared", "change", () => { state.shared = $("shared").checked; showGrid(); showFeature(); });
 to("reset", "click", () => reset());
+for (const id of ["box-t0", "box-t1", "box-f0", "box-f1"]) {
+  to(id, "change", () => {
+    const [t0, t1, f0, f1] = ["t0", "t1", "f0", "f1"].map((part) => $(`box-${part}`)).map((input) => (input.value === "" ? NaN : Number(input.value)));
+    if ([t0, t1, f0, f1].every((value) => value >= 0)) chooseBox(boxOf([t0, f0], [t1, f1]));
+  });
+}
+to("box-clear", "click", () => chooseBox(null));
+const moments = momentsIn($("moments"), { here: () => state.song, jump });
+to("search-song", "click", () => rows.length && askMoments(false));
+to("search-all", "click", () => rows.length && askMoments(true));
+to("search-stop", "click", () => { ask("stop"); turns.moments = 0; search.everywhere = null; endSearch("Stopped."); });
+showBox();
 to("starred", "change", () => { state.starred = $("starred").checked; showGrid(); });
 const favourite = () => {
   setMark({ favourite: !markOf(state.feature).favourite });
