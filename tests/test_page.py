@@ -87,13 +87,17 @@ def clips(tmp_path_factory):
     beat = tone(1.0, FRONT.sample_rate, 440) * np.tile(np.linspace(1, 0, 2205), 5)
     soundfile.write(folder / f"{HOSTILE}.wav", beat, FRONT.sample_rate)
     soundfile.write(folder / f"{AWKWARD}.wav", tone(0.7, 22050, 1200), 22050)
+    (folder / "stems" / HOSTILE).mkdir(parents=True)
+    for name, share in (("Pad", np.arange(len(beat)) >= len(beat) / 2), ("lead", np.arange(len(beat)) < len(beat) / 2)):
+        soundfile.write(folder / "stems" / HOSTILE / f"{name}.wav", beat * share / 2, FRONT.sample_rate)
     return [folder / f"{HOSTILE}.wav", folder / f"{AWKWARD}.wav"]
 
 
 @pytest.fixture(scope="module", params=["single", "folder"])
 def made(request, trained, clips, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param)
-    return clip_folder.export(trained, clips, out, clip_folder.Options(layers=(1, 2), duration=1.0, page=request.param))
+    options = clip_folder.Options((1, 2), duration=1.0, page=request.param, stems=str(clips[0].parent / "stems"))
+    return clip_folder.export(trained, clips, out, options)
 
 
 def embedded(page: str) -> dict[str, str]:
@@ -113,7 +117,8 @@ def sounds(made) -> dict[str, bytes]:
 def test_every_feature_has_pictures_and_sounds_of_the_right_length_never_louder(made, trained):
     assert not made.failed
     found = sounds(made)
-    assert len(found) == 2 * (1 + 2 * (6 + 5) + 5)  # two clips: the original, each feature and its twin, and why
+    # Two clips: the original, each feature and its twin, and why; of one the mix with and without a named stem.
+    assert len(found) == 2 * (1 + 2 * (6 + 5) + 5) + 2
     page = made.page.read_text()
     inside = embedded(page)
     for folder in made.folders:
@@ -189,6 +194,7 @@ def test_without_a_page_no_twin_is_made_unless_it_is_asked_for(trained, clips, m
     for wrong, words in (
         ({"page": "single", "untrained": False}, "page=none"),
         ({"layers": (1, 1)}, "of 1, 1 one layer is named twice"),
+        ({"stems": "no/folder"}, "stems must be a folder that holds the files' stems, not no/folder"),
         ({"chosen": [3, 3]}, "of 3, 3 one feature is named twice"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -580,6 +586,35 @@ def test_why_is_heard_beside_the_answer_to_each_sound(visit):
     assert button.get_attribute("aria-pressed") == "false"
     page.click("#play")
     assert page.locator("#why-plot canvas").get_attribute("aria-label").startswith("Spectrogram of what spoke for")
+
+
+def test_the_mix_is_heard_with_and_without_what_a_feature_is_named_after(visit):
+    page = visit.page
+    page.click("role=tab[name='Layer 1']")
+    page.uncheck("#group")
+    page.click(".card[data-feature='0']")
+    assert page.inner_text("#measured").endswith("Its image need not sound like the name.")
+    named, without = (page.locator(f"role=button[name='Play the mix {word} pad']") for word in ("with", "without"))
+    named.click()
+    until(lambda: page.evaluate("started") == 1)
+    until(lambda: named.get_attribute("aria-pressed") == "true")
+    without.click()
+    until(lambda: page.evaluate("started") == 2)
+    until(lambda: without.get_attribute("aria-pressed") == "true")
+    assert named.get_attribute("aria-pressed") == "false"
+    mix, left = np.array(page.evaluate("buffers.map((b) => Array.from(b.getChannelData(0)))"))
+    original, half = decoded(page, "original"), len(mix) // 2
+    np.testing.assert_allclose(mix, original, atol=1e-4)  # the stems add up to half of it
+    np.testing.assert_allclose(left[:half], original[:half], atol=1e-4)
+    assert np.abs(left[half + 1 :]).max() < 1e-4
+    page.click(".card[data-feature='1']")  # it has no name, so that its own sound is heard
+    until(lambda: page.evaluate("started") >= 6)
+    assert visit.source() == "feature"
+    assert page.locator("#stems button").count() == 0
+    page.click("#play")
+    page.click(".card[data-feature='0']")
+    page.click("[data-clip='1']")  # a clip whose stems are not known
+    assert page.locator("#stems button").count() == 0
 
 
 def decoded(page, name: str) -> np.ndarray:

@@ -12,13 +12,15 @@ import pytest
 import soundfile
 
 from deconv_jax.data import stems, tracks
+from deconv_jax.data.stems import StemSong
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.importers import named
 from deconv_jax.measures import dissection as rule
+from deconv_jax.music import builtin, stem_files
 from deconv_jax.network.file import load_network, save_network
 from deconv_jax.network.model import Network, initial_variables
 from deconv_jax.network.spec import Block
-from deconv_jax.results import dissected, dissection, dissection_clips, dissection_music
+from deconv_jax.results import dissected, dissection, dissection_clips, dissection_music, taken_out
 from deconv_jax.results.dissection import Settings
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd, analyse
@@ -258,3 +260,36 @@ def test_packaged_networks_carry_a_dissection_of_themselves(name):
         for one in layer["names"]:
             assert one["auroc"] > max(one["control"], one["simple"])
             assert one["fall"] > one["control_fall"]
+
+
+def test_a_mix_is_made_with_and_without_stems_as_loud_as_the_clip(music, tmp_path):
+    song = stems.of_file(music / "song 2" / "mixture.wav", music)  # in its own folder
+    assert song == stems.of_file(tmp_path / "song 2.mp3", music)  # in one of its name
+    assert song == dataclasses.replace(stems.of_file("any.wav", music / "song 2"), name="song 2")  # the only one
+    assert stems.of_file("any.wav", music) is None
+    assert "tone" not in stems.of_file(music / "song 2" / "tone.wav", music).stems  # a song is no stem of itself
+    clip = 2 * audio.read(music / "song 2" / "mixture.wav", RATE, 0.5, 0.5)
+    mix, without = taken_out.mixes(song, clip, RATE, 0.5, ["noise", "drums", "noise"])
+    noise = 2 * audio.read(music / "song 2" / "noise.wav", RATE, 0.5, 0.5)
+    np.testing.assert_allclose(mix, clip, atol=1e-5)
+    assert list(without) == ["noise"]
+    np.testing.assert_allclose(without["noise"], clip - noise, atol=1e-5)
+    assert taken_out.mixes(stems.find(music)[1], clip, RATE, 0.5, ["noise"]) is None  # another song's
+    silent = StemSong("", {**song.stems, "pad": tmp_path / "pad.wav"})
+    soundfile.write(silent.stems["pad"], np.zeros(100), RATE)
+    assert taken_out.mixes(silent, clip, RATE, 0.5, ["pad"])[1] == {"pad": None}
+    late = np.roll(clip, 40)  # a coder's delay
+    assert taken_out.likeness(late, clip, 50) > 0.9 > taken_out.likeness(late, clip, 20)
+
+
+def test_stems_of_a_built_in_song_are_known_by_its_place(tmp_path, monkeypatch):
+    played = []
+    monkeypatch.setattr(stem_files, "write", lambda folder, rate: played.append(rate) or Path(folder).mkdir())
+    song = builtin.files(tmp_path, 2)[1]
+    made = tmp_path / f"{song.parents[1].name.replace('builtin', 'stems')}-11025" / song.stem
+    for other in (tmp_path / "ballad" / song.name, song.with_name("ballad_x.flac"), song.with_name("song.flac")):
+        assert stem_files.of_song(other) is None
+    assert stem_files.of_song(song) == {}
+    (made / "hats.flac").touch()
+    assert stem_files.of_song(song) == {"hats": made / "hats.flac"}
+    assert played == [11025]

@@ -30,6 +30,7 @@ _PAGE = flags.DEFINE_enum("page", None, ["single", "folder", "none"], _PAGES)
 _TWIN = "--page=none: compare with an untrained twin all the same, which takes twice as long again."
 _UNTRAINED = flags.DEFINE_boolean("untrained", None, _TWIN)
 _EXCERPTS = flags.DEFINE_boolean("excerpts", False, "Explain the built-in excerpts before the files that are named.")
+_STEMS = flags.DEFINE_string("stems", None, "Folder of the files' stems: the page plays the mix without a named one.")
 _load, _way_back, _answer = networks.define_network(), explaining.define_way_back(), explaining.define_answer()
 _OUT = flags.DEFINE_string("out", "auralised", "Folder for what is made, a sub-folder for each file.")
 _cache = sounds.define_cache()
@@ -48,6 +49,7 @@ def _auralise(arguments: list[str]) -> int:
         duration=None if _DURATION.value == "full" else _DURATION.value,
         page=_PAGE.value,
         untrained=_UNTRAINED.value,
+        stems=_STEMS.value,
         **_answer(),
         **_way_back(),
     )

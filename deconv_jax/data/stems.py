@@ -32,26 +32,50 @@ def find(root) -> list[StemSong]:
       InputError: there is no such folder, it has no such song, or fewer than two.
     """
     root = Path(root)
-    wanted = (
-        "wanted is a folder with a folder for each song, in which every stem is a sound file (bass.wav, drums.wav …)"
-    )
-    if not root.is_dir():
-        raise InputError(f"{files.shown(root)}: is no folder; {wanted}", "stems")
-    songs: dict[Path, dict[str, Path]] = {}
-    for path in audio.find([root]):
-        name = files.shown(path.stem).lower()
-        if name not in MIXES:
-            songs.setdefault(path.parent, {}).setdefault(name, path)
-    found = [
-        StemSong(files.shown(folder.relative_to(root)), stems) for folder, stems in songs.items() if len(stems) > 1
-    ]
+    found = [StemSong(files.shown(folder.relative_to(root)), stems) for folder, stems in _songs(root).items()]
     if len(found) < 2:
         packed = next(root.rglob("*.stem.mp4"), None)
         hint = f"; {files.shown(packed.name)} is a packed one: unpack it, as MUSDB18-HQ is" if packed else ""
         raise InputError(
-            f"{files.shown(root)}: holds {len(found)} song(s) with stems; {wanted}, two songs at least{hint}", "stems"
+            f"{files.shown(root)}: holds {len(found)} song(s) with stems; {_WANTED}, two songs at least{hint}", "stems"
         )
     return sorted(found, key=lambda song: song.name)
+
+
+_WANTED = "wanted is a folder with a folder for each song, in which every stem is a sound file (bass.wav, drums.wav …)"
+
+
+def _songs(root: Path, besides: Path | None = None) -> dict[Path, dict[str, Path]]:
+    """Folders below the root that hold at least two stems, and these by name; the file `besides` is none of them."""
+    if not root.is_dir():
+        raise InputError(f"{files.shown(root)}: is no folder; {_WANTED}", "stems")
+    songs: dict[Path, dict[str, Path]] = {}
+    for path in audio.find([root]):
+        name = files.shown(path.stem).lower()
+        if name not in MIXES and path.absolute() != besides:
+            songs.setdefault(path.parent, {}).setdefault(name, path)
+    return {folder: stems for folder, stems in songs.items() if len(stems) > 1}
+
+
+def of_file(path, root) -> StemSong | None:
+    """The stems of one sound file: in its own folder, in a folder of its name, or else in the root itself.
+
+    Args:
+      path: the song, such as `Song/mixture.wav` or `anywhere/Song.mp3`.
+      root: a folder as `find` takes it, in which one song is enough.
+
+    Returns:
+      The song with its stems; None if the root holds none of it.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    root, path = Path(root), Path(path).absolute()
+    songs = _songs(root, path)
+    own = [folder for folder in songs if folder.absolute() == path.parent]
+    named = [folder for folder in songs if folder.name == path.stem]
+    alone = [folder for folder in songs if folder == root and len(songs) == 1]
+    return next((StemSong(files.shown(folder.name), songs[folder]) for folder in [*own, *named, *alone]), None)
 
 
 def concepts(songs: list[StemSong]) -> list[str]:

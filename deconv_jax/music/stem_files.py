@@ -32,8 +32,7 @@ def build(cache_dir, songs_per_genre: int, sample_rate: int, seed: int = SEED) -
       InputError: the folder cannot be written.
     """
     known = builtin.files(cache_dir, songs_per_genre, seed)
-    root = known[0].parents[1]
-    root = root.with_name(f"{root.name.replace('builtin', 'stems', 1)}-{sample_rate}")
+    root = _stems_of(known[0].parents[1], sample_rate)
     folders = sorted((root / path.stem for path in known), key=lambda path: path.name.rsplit("_")[::-1])
     missing = [folder for folder in folders if not folder.is_dir()]
     if not missing:
@@ -50,6 +49,39 @@ def build(cache_dir, songs_per_genre: int, sample_rate: int, seed: int = SEED) -
     except OSError as error:
         raise locks.unwritable(cache_dir, error, "cache_dir") from None
     return folders
+
+
+def of_song(path) -> dict[str, Path] | None:
+    """The stems of one built-in song, played where they have not been yet: beside the corpus that the song is of.
+
+    Args:
+      path: of a sound file, whichever.
+
+    Returns:
+      Name → file, at the song's own rate. None for a file that is no built-in song, or one of another version.
+
+    Raises:
+      InputError: the folder of the corpus cannot be written.
+    """
+    path = Path(path)
+    corpus = path.absolute().parent.parent
+    genre, _, number = path.stem.rpartition("_")
+    if genre not in GENRES or not number.isdigit() or corpus != builtin.files(corpus.parent, 1)[0].parents[1]:
+        return None
+    folder = _stems_of(corpus, builtin.SAMPLE_RATE) / path.stem
+    if not folder.is_dir():
+        try:
+            with locks.writing(folder.parent, "cache_dir", wait=True):
+                if not folder.is_dir():
+                    write(folder, builtin.SAMPLE_RATE)
+        except OSError as error:
+            raise locks.unwritable(folder.parent, error, "cache_dir") from None
+    return {file.stem: file for file in sorted(folder.iterdir())}
+
+
+def _stems_of(corpus: Path, sample_rate: int) -> Path:
+    """Where the stems of a corpus of built-in songs are."""
+    return corpus.with_name(f"{corpus.name.replace('builtin', 'stems', 1)}-{sample_rate}")
 
 
 def write(folder, sample_rate: int) -> None:

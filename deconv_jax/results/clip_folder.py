@@ -21,7 +21,7 @@ from deconv_jax.measures import features, randomised
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import listening
 from deconv_jax.pictures import spectrograms
-from deconv_jax.results import asked, dissected, explain, why
+from deconv_jax.results import asked, dissected, explain, taken_out, why
 from deconv_jax.results.explain import Answer, Clip, Layer
 from deconv_jax.sound import audio, auralisation
 from deconv_jax.sound.front_end import FrontEnd
@@ -51,6 +51,8 @@ class Options:
       untrained: compare every feature with those of an untrained twin, which takes twice as long again; None for
         where there is a page, which shows them. Without, the table's columns on it are empty.
       why: explain the answer too: what spoke for it, the sound that keeps it, and what is left without that.
+      stems: a folder with the stems of the files, as `deconv_jax.data.stems.of_file` finds them: the page plays the mix
+        with and without the one that a feature is named after. Those of built-in songs are known.
     """
 
     layers: Sequence[int]
@@ -66,6 +68,7 @@ class Options:
     norm_back: str = "transpose"
     untrained: bool | None = None
     why: bool = True
+    stems: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,8 @@ def check(trained: Trained, options: Options) -> None:
     """
     if options.untrained is False and options.page != "none":
         raise SettingError("the page shows each feature beside its twin's: leave twins out with page=none")
+    if options.stems and not Path(options.stems).is_dir():
+        raise SettingError(f"stems must be a folder that holds the files' stems, not {files.shown(options.stems)}")
     explain.check(trained, options.layers, options.chosen, options.reading, options.method)
 
 
@@ -217,9 +222,10 @@ def _export_clip(
         answer = explain.answer_of(trained, clip)
         _write_original(partial, folder.name, to, front, clip)
         rows, layers = [], {}
+        stems = _export_stems(trained, path, clip, to, options) if to else {}
         for number in options.layers:
             given = (clip, answer, number)
-            found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options)
+            found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options, stems)
             rows += found
         files.write_csv(partial / "features.csv", rows)
         asks = options.why and _export_why(trained, twins, clip, answer, partial, to, options)
@@ -295,8 +301,36 @@ def _export_why(
     return why.numbers(found, trained)
 
 
+def _export_stems(trained: Trained, path: Path, clip: Clip, page: listening.Files, options: Options) -> dict[str, str]:
+    """Writes the mix with and without what features are named after; returns their places, "" for a silent stem."""
+    known, every = dissected.carried(trained), range(max(b.maps for b in trained.network.blocks))
+    names = [one["concept"] for layer in options.layers for one in dissected.names(known, layer, every) if one]
+    song = taken_out.song_of(path, options.stems) if names else None
+    rate = trained.front_end.sample_rate
+    found = song and taken_out.mixes(song, clip.waveform, rate, options.offset, names)
+    if not found:
+        return {}
+    mix, without = found
+    heard = {name: sound for name, sound in without.items() if sound is not None}
+    full = max(1.0, *(float(np.abs(sound).max()) for sound in (mix, *heard.values())))
+    places = {name: f"stems/{number}" for number, name in enumerate(heard)}
+    for name, sound in heard.items():
+        page.sound("stems/mix", mix / full, rate)
+        page.sound(places[name], sound / full, rate)
+    return {name: places.get(name, "") for name in without}
+
+
 def _export_layer(
-    trained: Trained, twins, clip: Clip, answer: Answer, number: int, folder: Path, name: str, page, options: Options
+    trained: Trained,
+    twins,
+    clip: Clip,
+    answer: Answer,
+    number: int,
+    folder: Path,
+    name: str,
+    page,
+    options: Options,
+    stems: dict[str, str],
 ) -> tuple[list[dict], dict]:
     """Explains and writes one layer; returns the table's rows and what the page knows of the layer."""
     how: dict[str, Any] = {"chosen": options.chosen, "by": options.by, "answer": answer}
@@ -311,7 +345,8 @@ def _export_layer(
     some = (layer.features, layer.effects, layer.measures.energy)
     answers = asked.asked(trained, asked.fewer(answer), number, *some, twins[0] if twins else None)
     said = {"asked": answers, "dissected": dissected.of_layer(known, number)}
-    return rows, _shown(layer, heard, rows, names) | said
+    evidence = [one and one | {"without": stems.get(one["concept"])} for one in names]
+    return rows, _shown(layer, heard, rows, evidence) | said
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { boxFrom, boxOf, boxSaid, boxText } from "../../deconv_jax/page/js/box.mjs";
 import { axesOf } from "../../deconv_jax/page/js/axes.mjs";
 import { colourScale } from "../../deconv_jax/page/js/colour.mjs";
-import { factsOf, nameOf, sizeOf } from "../../deconv_jax/page/js/feature.mjs";
+import { factsOf, nameOf, sizeOf, stemsOf } from "../../deconv_jax/page/js/feature.mjs";
 import { actionOf, keyOf } from "../../deconv_jax/page/js/keys.mjs";
 import { changed, shelf, tableOf } from "../../deconv_jax/page/js/marks.mjs";
 import { clock, momentSaid, searchSaid } from "../../deconv_jax/page/js/moments.mjs";
@@ -96,6 +96,9 @@ test("what is measured of one feature", () => {
   const evidence = { concept: "pad", auroc: 0.79, control: 0.67, fall: 1.44, control_fall: 0.86, songs_falling: 12, songs: 13 };
   assert.deepEqual(nameOf({ ...r, evidence }, { controls: 13 }), ["pad: 0.79", ", best of 13 controls 0.67; falls 1.4 without pad (a control at most 0.9), in 12 of 13 songs. " +
     "Its image need not sound like the name."]);
+  assert.match(nameOf({ ...r, evidence: { ...evidence, without: "" } }, { controls: 13 })[1], /like the name\. That stem is silent in this clip\.$/);
+  assert.deepEqual([undefined, null, evidence, { ...evidence, without: "" }].map(stemsOf), [[], [], [], []]);
+  assert.deepEqual(stemsOf({ ...evidence, without: "stems/0" }), [["With pad", "Play the mix with pad", "stems/mix"], ["Without pad", "Play the mix without pad", "stems/0"]]);
   assert.match(nameOf(r, { controls: 13 }).join(""), /^No name: no stem that was tried passes .* features\.$/);
   assert.equal(nameOf({ inactive: 1 }, null).join(""), "No name: this network was not dissected. Inactive: no part of this clip activates it.");
   assert.deepEqual([sizeOf([0.093, 86.1, 4], "bins"), sizeOf([1.5, null, 5], "mel bands")], ["93\u00a0ms × 86\u00a0Hz", "1.50\u00a0s × 5\u00a0mel bands"]);

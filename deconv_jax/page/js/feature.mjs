@@ -10,9 +10,10 @@ export const nameOf = (r, dissected) => {
   const here = r.inactive ? " Inactive: no part of this clip activates it." : "";
   if (!dissected) return ["No name", `: this network was not dissected.${here}`];
   if (!r.evidence) return ["No name", `: no stem that was tried passes beside every control, as with most features.${here}`];
-  const { concept, auroc, control, fall, control_fall: most, songs_falling: falling, songs } = r.evidence;
+  const { concept, auroc, control, fall, control_fall: most, songs_falling: falling, songs, without } = r.evidence;
+  const silent = without === "" ? " That stem is silent in this clip." : "";
   return [`${concept}: ${fixed(auroc)}`, `, best of ${dissected.controls} controls ${fixed(control)}; ` +
-    `falls ${fixed(fall, 1)} without ${concept} (a control at most ${fixed(most, 1)}), in ${falling} of ${songs} songs. Its image need not sound like the name.${here}`];
+    `falls ${fixed(fall, 1)} without ${concept} (a control at most ${fixed(most, 1)}), in ${falling} of ${songs} songs. Its image need not sound like the name.${silent}${here}`];
 };
 
 // Seconds × Hz, or rows of the input where a row is no fixed number of Hz.
@@ -50,9 +51,13 @@ const kernelTable = (kernel, feature) => {
 const fill = (id, label, buttons) => $(id).replaceChildren(...(buttons.length ? [make("span", { className: "label", textContent: label })] : []),
   ...buttons.map(([textContent, ariaLabel, onclick]) => make("button", { type: "button", textContent, ariaLabel, onclick })));
 
+// The mix with and without the stem that the feature is named after, where this clip's stems are known: [text, name, source].
+export const stemsOf = (evidence) => (evidence?.without
+  ? [["With", "stems/mix"], ["Without", evidence.without]].map(([word, source]) => [`${word} ${evidence.concept}`, `Play the mix ${word.toLowerCase()} ${evidence.concept}`, source]) : []);
+
 // `page`: network, clips, state, `rowsOf(clip, layer)`, `markOf(feature)`, `address(clip, name)` and `thumb(clip, row)`
-// of pictures, `drop(level)`, `plots` [own, twin's], `top` in Hz; and what buttons do: `seek`, `select`, `choose`.
-export const showFeature = ({ network, clips, state, rowsOf, markOf, address, thumb, drop, plots, top, seek, select, choose }) => {
+// of pictures, `drop(level)`, `plots` [own, twin's], `top` in Hz; and what buttons do: `seek`, `select`, `choose`, `play`.
+export const showFeature = ({ network, clips, state, rowsOf, markOf, address, thumb, drop, plots, top, seek, select, choose, play }) => {
   const { layer, feature } = state;
   const { seconds, layers, reading } = clips[state.clip];
   const [rows, mark, stem] = [rowsOf(state.clip, layer), markOf(feature), stemOf(layer, feature)];
@@ -63,6 +68,9 @@ export const showFeature = ({ network, clips, state, rowsOf, markOf, address, th
   $("note").value = mark.note;
   const [bold, about] = nameOf(r, layers[layer].dissected);
   $("measured").replaceChildren(make("strong", { textContent: bold }), make("span", { className: "muted", textContent: about }));
+  const mixes = stemsOf(r.evidence);
+  fill("stems", "The mix of this clip", mixes.map(([text, name, source]) => [text, name, () => play(source)]));
+  $("stems").querySelectorAll("button").forEach((button, n) => { button.dataset.source = mixes[n][2]; });
   plots[0].show({
     address: address(state.clip, stem), title: "What made it respond", length: seconds, down: drop(r.level), moments: r.moments,
     label: `Spectrogram of feature ${feature}, 0 to ${hertz(top)}, ${seconds.toFixed(1)} seconds`,

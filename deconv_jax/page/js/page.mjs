@@ -152,9 +152,13 @@ const tick = () => {
   showTime();
   if (sounds.playing()) requestAnimationFrame(tick);
 };
+const markStems = () => {
+  for (const button of $("stems").querySelectorAll("button")) button.ariaPressed = sounds.playing() && state.source === button.dataset.source;
+};
 const showPlaying = () => {
   Object.assign($("play"), { ariaPressed: sounds.playing(), ariaLabel: sounds.playing() ? "Pause" : "Play" });
   whys.mark();
+  markStems();
   $("ask-hear").textContent = sounds.playing() && state.source === "left" ? "Pause" : "Hear what is left";
   $("input-play").textContent = sounds.playing() && state.source === "original" ? "Pause" : "Play the original";
   if (sounds.playing()) requestAnimationFrame(tick);
@@ -168,7 +172,8 @@ const showScale = () => {
   $("scale-note").textContent = state.shared ? "0 dB: the loudest of each network's layer" : "0 dB: each picture's own loudest";
 };
 const showChosen = () => {
-  showFeature({ network, clips, state, rowsOf, markOf, address: picture, thumb, drop, plots, top: axes.top, seek, select, choose });
+  showFeature({ network, clips, state, rowsOf, markOf, address: picture, thumb, drop, plots, top: axes.top, seek, select, choose, play });
+  markStems();
   grid.mark();
   showScale();
   kept.show();
@@ -194,6 +199,7 @@ const showPrediction = ({ prediction }) => {
 const select = (feature, pressed = false) => {
   if (feature === state.feature && !pressed) return;
   const changed = feature !== state.feature;
+  if (changed) leaveStems();
   state.feature = feature;
   showChosen();
   say(described(row(), markOf(feature).favourite, state.asked, network.labels[state.asked]));
@@ -236,6 +242,7 @@ const choose = (index) => {
   if (was) sounds.start();
 };
 const chooseLayer = (layer) => {
+  leaveStems();
   state.layer = layer;
   state.feature = firstOf(layer);
   keepSettings();
@@ -252,8 +259,20 @@ const hear = (source) => {
   if (!other) sounds.hear();
   else if (sounds.playing()) sounds.start();
   for (const input of document.getElementsByName("source")) input.checked = input.value === source;
-  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin", left: "What is left" }[source] ?? "Why");
+  say({ original: "Original", feature: `Feature ${state.feature}`, rest: `The rest, without feature ${state.feature}`, untrained: "Untrained twin", left: "What is left" }[source] ?? (source.startsWith("stems/") ? `The mix with${source === "stems/mix" ? "" : "out"} ${row().evidence.concept}` : "Why"));
 };
+// Plays a sound that runs by itself from where another was, or pauses it.
+const play = (source) => {
+  if (sounds.playing() && state.source === source) {
+    sounds.toggle();
+    return;
+  }
+  hear(source);
+  if (!sounds.playing()) sounds.start();
+  else showPlaying();
+};
+// The mix with and without a stem belongs to the feature that is named after it.
+const leaveStems = () => { if (state.source.startsWith("stems/")) hear("feature"); };
 const repeat = (loop) => {
   sounds.repeat(loop);
   state.loop = loop;
