@@ -89,6 +89,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.sampling = "clips"  # or "artists": classes by turns, in each an artist, a song and a clip by chance
     config.train.crop_seconds = 0.0  # of the random stretch of a clip that is seen; 0: all of it
     config.train.patience = 0  # validations without a better one after which training ends; 0: not before its time
+    config.train.enough = 0.0  # share of validation clips right, twice running, at which training ends; 0: goes on
     config.train.keep = "best"  # the weights of the best validation, or the "last"
     config.train.teachers = ()  # folders of runs or networks whose mean probabilities are learnt, not the labels
     config.train.checkpoint_steps = 200  # besides every validation

@@ -524,6 +524,13 @@ def test_training_ends_when_patience_is_over_and_the_first_of_the_best_is_kept()
     assert not loop._is_over(history, Recipe())
 
 
+def test_training_ends_when_enough_is_right_at_two_validations_running():
+    history = [{"validation_loss": 1.0, "validation_accuracy": right} for right in (0.99, 0.97, 0.98, 1.0, 0.5)]
+    over = [loop._is_over(history[:n], Recipe(enough=0.98)) for n in range(6)]
+    assert over == [False, False, False, False, True, False]
+    assert not loop._is_over(history[:4], Recipe())
+
+
 def test_warm_up_and_cosine_follow_their_formulas():
     recipe = Recipe(steps=20, learning_rate=0.5, schedule="cosine", warmup_steps=4)
     optimiser = recipe.optimiser_for(20)

@@ -41,6 +41,8 @@ class Recipe:
         it, a song of theirs and a clip of that, each uniformly.
       crop_seconds: length of the random stretch of a clip that is seen; 0 for the whole clip.
       patience: validations without a lower loss after which training ends; 0: never before its time.
+      enough: share of the validation part's clips, named right at two validations running, at which training ends; 0:
+        never before its time.
       keep: the weights that are kept: those of the "best" validation loss, or the "last".
       teachers: folders of runs or of network files (or names of networks). If there are any, what is learnt are not
         the labels but the mean of these networks' probabilities for the same, changed, clip (Hinton et al. 2015).
@@ -61,6 +63,7 @@ class Recipe:
     sampling: str = "clips"
     crop_seconds: float = 0.0
     patience: int = 0
+    enough: float = 0.0
     keep: str = "best"
     checkpoint_steps: int = 200
     teachers: tuple = ()
