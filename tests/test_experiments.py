@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from scipy import stats
 from test_cli import command, fails, run  # noqa: F401  # the tiny network is a fixture
 
 from deconv_jax.decision import attribution
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import claims, cue_networks, cues, faithfulness, signals
+from deconv_jax.experiments import agreement, claims, cue_networks, cues, faithfulness, signals
 from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
@@ -469,23 +470,31 @@ def test_planted_cues_go_on_from_what_is_there(asked, monkeypatch):
 
 def test_a_network_that_did_not_learn_its_cue_is_reported_and_left_out(asked, monkeypatch):
     out, cache, _ = asked
-    monkeypatch.setattr(cue_networks, "LONGER", 1)
     sentences = cues.cues(out, cache, dataclasses.replace(FEW, right=1.01))
     assert sentences[0].endswith("none.")
     assert "Left out" in sentences[1]
     assert "No network was right often enough" in (out / "cues" / "index.html").read_text()
 
 
-def test_measures_that_know_no_truth_are_held_against_it_by_rank():
-    def row(cue, method, true, ff):
-        measures = dict.fromkeys(cues.FAITHFUL, 0.5) | {"ff": ff, "deletion": -ff}
-        return {"cue": cue, "network": cue_networks.TRAINED, "present": 1, "ap": true, "auroc": 0.5} | measures
+def followed(cue, true, ff):
+    """Rows of methods of a cue, by two songs: their scores, and what FF says of them."""
+    same = dict.fromkeys([*agreement.FAITHFUL, *agreement.TRUE], 0.5)
+    for number, (score, said) in enumerate(zip(true, ff, strict=True)):
+        for song, apart in ((0, -0.01), (1, 0.01)):
+            row = {"cue": cue, "method": f"method {number}", "song": song, "ap": score + apart, "auroc": np.nan}
+            yield same | row | {"ff": said, "deletion": -said}
 
-    rows = [row("a", m, t, f) for m, t, f in (("x", 0.1, 1), ("y", 0.2, 2), ("z", 0.9, 3))]
-    rows += [row("b", m, t, f) for m, t, f in (("x", 0.3, 9), ("y", 0.2, 8), ("z", 0.1, 10))]
-    found = {(r["measure"], r["truth"]): r for r in cues._follows(rows, FEW)}
+
+def test_measures_that_know_no_truth_are_held_against_it_by_rank():
+    rows = [*followed("a", (0.1, 0.2, 0.9), (1, 2, 3)), *followed("b", (0.3, 0.2, 0.1), (9, 8, 10))]
+    rows.append(rows[0] | {"ap": rows[0]["ap"] - 0.02})  # two clips of one song count as their mean
+    found = {(r["measure"], r["truth"]): r for r in agreement.follows(rows, 200)}
     assert found["ff", "ap"]["in_a"] == pytest.approx(1)
     assert found["ff", "ap"]["in_b"] == pytest.approx(-0.5)
     assert found["ff", "ap"]["within_cues"] == pytest.approx(0.25)
+    assert (found["ff", "ap"]["within_cues_low"], found["ff", "ap"]["within_cues_high"]) == pytest.approx((-0.5, 1))
+    pooled = stats.spearmanr([0.09, 0.2, 0.9, 0.3, 0.2, 0.1], [1, 2, 3, 9, 8, 10])
+    assert found["ff", "ap"]["over_all"] == pytest.approx(pooled.statistic)
     assert found["deletion", "ap"]["over_all"] == pytest.approx(found["ff", "ap"]["over_all"])
-    assert np.isnan(found["ai", "ap"]["within_cues"])
+    assert all(np.isnan(found[pair]["within_cues"]) for pair in (("ai", "ap"), ("ff", "auroc"), ("ff", "f1")))
+    assert agreement.follows([], 200) == []

@@ -23,13 +23,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 from tqdm import tqdm
 
 from deconv_jax.decision import attribution
 from deconv_jax.decision.faithfulness import faithfulness
 from deconv_jax.decision.sufficient import sufficient
-from deconv_jax.experiments import cue_page
+from deconv_jax.experiments import agreement, cue_page
+from deconv_jax.experiments.agreement import FAITHFUL, mean_of
 from deconv_jax.experiments.cue_networks import RANDOM, SHUFFLED, TRAINED, Settings, accuracy, networks
 from deconv_jax.measures.intervals import interval
 from deconv_jax.measures.localisation import MEASURES, localised
@@ -41,12 +41,6 @@ from deconv_jax.system import files, runtime
 
 NOISE, ENERGY, SUFFICIENT = "random order", "energy of the input", "sufficient"
 """Two controls that know no network, and the smallest sound that keeps the answer, in integrated gradients' order."""
-
-FAITHFUL = {"ai": 1, "ad": -1, "ag": 1, "ff": 1, "fid_in": 1, "deletion": -1, "insertion": 1}
-"""Measures that know no truth, and whether more of them is said to be better."""
-
-TRUE = ("auroc", "ap")
-"""Measures of truth that these are held against."""
 
 
 def cues(out: Path, cache_dir: Path, wanted: Settings) -> list[str]:
@@ -78,7 +72,8 @@ def cues(out: Path, cache_dir: Path, wanted: Settings) -> list[str]:
 def _write(out: Path, learnt: list[dict], rows: list[dict], heard: list[dict], wanted: Settings) -> list[str]:
     """Table, figure and page of the cues so far; returns what was found, in sentences."""
     table = _table(rows, wanted)
-    follows = _follows(table, wanted)
+    own = [row for row in rows if row["network"] == TRAINED and row["present"]]
+    follows = agreement.follows(own, wanted.draws)
     sentences = [*_learnt(learnt, wanted), *_said(table), *_followed(follows)]
     if rows:
         files.write_csv(out / "cues_clips.csv", rows)
@@ -186,7 +181,7 @@ def _table(rows: Sequence[Mapping[str, Any]], wanted: Settings) -> list[dict[str
     """A row for every cue, kind of clip, network and method: means over songs, with intervals that resample these.
 
     "ahead": the least lead in average precision over the controls: random order, energy, and the same method's image of
-    the other two networks; with its interval. It is there for the trained network alone.
+    the other two networks; with the interval of that least lead. It is there for the trained network alone.
     """
     cells: dict[tuple, dict[int, list[Mapping[str, Any]]]] = {}
     for row in rows:
@@ -202,57 +197,22 @@ def _table(rows: Sequence[Mapping[str, Any]], wanted: Settings) -> list[dict[str
         cue, present, network, method = key
         drawn = np.random.default_rng(0).integers(len(found), size=(wanted.draws, len(found)))
         entry: dict[str, Any] = {"cue": cue, "present": present, "network": network, "method": method}
-        entry |= {"songs": len(found), "size": float(_mean(mean(key, "size")))}
+        entry |= {"songs": len(found), "size": float(mean_of(mean(key, "size")))}
         for measure in MEASURES:
             values = mean(key, measure)
-            low, high = interval(_mean(values[drawn]))
-            entry |= {measure: float(_mean(values)), f"{measure}_low": low, f"{measure}_high": high}
+            low, high = interval(mean_of(values[drawn]))
+            entry |= {measure: float(mean_of(values)), f"{measure}_low": low, f"{measure}_high": high}
         entry |= {measure: float(np.mean(mean(key, measure))) for measure in FAITHFUL}
-        leads = {}
+        entry |= {"ahead": np.nan, "ahead_low": np.nan, "ahead_high": np.nan, "of": ""}
         if network == TRAINED:
             controls = [("", NOISE), ("", ENERGY), (RANDOM, method), (SHUFFLED, method)]
-            leads = {c: mean(key, "ap") - mean((cue, present, *c), "ap") for c in controls}
-        least = min(leads, key=lambda c: _mean(leads[c])) if leads else None
-        draws = leads[least][drawn] if least else np.full((1, 1), np.nan)
-        low, high = interval(_mean(draws)) if least else (np.nan, np.nan)
-        entry |= {"ahead": float(_mean(leads[least])) if least else np.nan, "ahead_low": low, "ahead_high": high}
-        table.append(entry | {"of": " ".join(least).strip() if least else ""})
+            leads = np.stack([mean(key, "ap") - mean((cue, present, *c), "ap") for c in controls])
+            low, high = interval(mean_of(leads[:, drawn]).min(axis=0))
+            least = int(mean_of(leads).argmin())
+            entry |= {"ahead": float(mean_of(leads[least])), "ahead_low": low, "ahead_high": high}
+            entry |= {"of": " ".join(controls[least]).strip()}
+        table.append(entry)
     return table
-
-
-def _follows(table: Sequence[Mapping[str, Any]], wanted: Settings) -> list[dict[str, Any]]:
-    """Whether measures that know no truth follow it, among the trained networks' images of clips with the cue.
-
-    Spearman's correlation over all methods of all cues; and among the methods of each cue, averaged over cues, with an
-    interval that resamples cues: of few cues it is wide, and that is what can be said.
-    """
-    some = [row for row in table if row["network"] == TRAINED and row["present"]]
-    names = list(dict.fromkeys(row["cue"] for row in some))
-    rows = []
-    for measure, sign in FAITHFUL.items():
-        for true in TRUE:
-            found = {c: [(sign * r[measure], r[true]) for r in some if r["cue"] == c] for c in names}
-            within = np.array([_rank_correlation(found[c]) for c in names])
-            drawn = np.random.default_rng(0).integers(max(1, len(names)), size=(wanted.draws, len(names)))
-            low, high = interval(_mean(within[drawn])) if len(names) > 1 else (np.nan, np.nan)
-            over = _rank_correlation([pair for c in names for pair in found[c]])
-            entry = {"measure": measure, "truth": true, "over_all": over, "within_cues": float(_mean(within[None])[0])}
-            entry |= {"low": low, "high": high, "cues": len(names), "cells": len(some)}
-            rows.append(entry | {f"in_{c}": float(r) for c, r in zip(names, within, strict=True)})
-    return rows
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Along the last axis, of what is a number; NaN where nothing is."""
-    there = np.isfinite(values)
-    count = there.sum(axis=-1)
-    return np.where(count, np.where(there, values, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)
-
-
-def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's, NaN where one side is constant."""
-    one, other = (stats.rankdata(side) for side in np.array(pairs).reshape(-1, 2).T)
-    return float(np.corrcoef(one, other)[0, 1]) if len(pairs) > 2 and np.ptp(one) and np.ptp(other) else np.nan
 
 
 # --- in words -------------------------------------------------------------------------------
@@ -288,9 +248,9 @@ def _said(table: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _followed(follows: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = [
-        f"{row['measure']} {row['within_cues']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        f"{row['measure']} {row['within_cues']:+.2f} [{row['within_cues_low']:+.2f}, {row['within_cues_high']:+.2f}]"
         for row in follows
-        if row["truth"] == "ap" and np.isfinite(row["low"])
+        if row["truth"] == agreement.TRUE[0] and np.isfinite(row["within_cues_low"])
     ]
     title = "Rank correlation with average precision among the methods of a cue, averaged over cues"
     return [f"{title}: {'; '.join(parts)}."] if parts else []

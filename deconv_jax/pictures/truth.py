@@ -31,7 +31,7 @@ def cue_sheet(
     Args:
       table: rows with cue, present, network ("" for controls that know none), method, and `measure` with its `_low` and
         `_high`; those of clips in which the cue sounds are shown.
-      follows: rows with measure, truth, within_cues, low and high.
+      follows: rows with measure, truth, within_cues with its `_low` and `_high`, and in_CUE for every cue.
       cues: names, in order, and what they are.
       caption: below, in lines as given.
     """
@@ -44,7 +44,7 @@ def cue_sheet(
     for panel, (cue, about) in zip(panels, cues.items(), strict=False):
         some = [row for row in table if row["cue"] == cue and row["present"]]
         _cue(panel, some, measure, "\n".join([cue, *textwrap.wrap(about, 44)]))
-    _following(panels[len(cues)], [row for row in follows if row["truth"] == measure])
+    _following(panels[len(cues)], follows, measure)
     for panel in panels[len(cues) + 1 :]:
         panel.set_axis_off()
     for number, panel in enumerate(panels[: len(cues)]):
@@ -79,17 +79,20 @@ def _cue(panel: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _following(panel: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rank correlations with the truth, among the methods of a cue, averaged over cues."""
-    for place, row in enumerate(rows):
-        panel.plot([row["low"], row["high"]], [place] * 2, color="0.4", lw=1.2)
-        panel.plot(row["within_cues"], place, "o", color="0.2", ms=5)
+def _following(panel: Any, rows: Sequence[Mapping[str, Any]], truth: str) -> None:
+    """Rank correlations with the truth among the methods of a cue, averaged over cues, and the cues' own."""
+    some = [row for row in rows if row["truth"] == truth]
+    for place, row in enumerate(some):
+        own = [value for name, value in row.items() if name.startswith("in_")]
+        panel.plot(own, [place] * len(own), "|", color="0.6", ms=7, zorder=2)
+        panel.plot([row["within_cues_low"], row["within_cues_high"]], [place] * 2, color="0.2", lw=1.2, zorder=3)
+        panel.plot(row["within_cues"], place, "o", color="0.2", ms=5, zorder=3)
     panel.axvline(0, color="black", lw=0.8)
-    panel.set_yticks(np.arange(len(rows)), [row["measure"] for row in rows], fontsize=7)
+    panel.set_yticks(np.arange(len(some)), [row["measure"].replace("_", "-") for row in some], fontsize=7)
     panel.yaxis.tick_right()
-    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.set_ylim(len(some) - 0.5, -0.5)
     panel.set_xlim(-1.02, 1.02)
     panel.tick_params(axis="x", labelsize=7)
     panel.set_xlabel("rank correlation with the truth", fontsize=7)
-    panel.set_title("Do measures that know\nno truth follow it?", fontsize=8)
+    panel.set_title("Do measures that know no truth follow it?\n(dot: mean of cues; ticks: the cues)", fontsize=8)
     panel.spines[["top", "left"]].set_visible(False)
