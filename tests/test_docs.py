@@ -5,6 +5,7 @@ always, of the others where PAGES=all says so, as .ci/run does if time allows, s
 """
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import json
@@ -53,6 +54,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def house(small, monkeypatch, tmp_path):
     """A place in which the pages find networks and music that take no time."""
+    from deconv_jax.experiments import cue_networks
     from deconv_jax.music import builtin, stem_files
     from deconv_jax.results import dissected
     from deconv_jax.training import workdir
@@ -79,6 +81,8 @@ def house(small, monkeypatch, tmp_path):
     monkeypatch.setattr(builtin, "excerpts", lambda *_: songs)
     monkeypatch.setattr(stem_files, "build", lambda *_: folders)
     monkeypatch.setattr(dissected, "carried", lambda _: carried)
+    few = dataclasses.replace(cue_networks.QUICK, seconds=1.5, layers=1, maps=4, steps=4)
+    monkeypatch.setattr(cue_networks, "Settings", lambda **_: few)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
 
