@@ -5,6 +5,7 @@ bin/dissect --network=real3 --null_workdir=shuffled3 --out=DIR
 bin/dissect --network=DIR --out=DIR/dissected   a network of yours carries its names there, and pages show them
 bin/dissect --stems=MUSDB18-HQ                  with your songs: a folder for each, a sound file for each stem
 bin/dissect --index=tracks.csv --root=DIR       by tags of whole songs; --concepts=DIR: by folders of sound
+bin/dissect --ways                              and which way back makes a feature sound like its name: OUT/ways.csv
 bin/dissect --quick                             a few songs and controls, to see that it runs
 
 OUT/dissected.csv has a row for every feature and stem, OUT/dissected.json the names and how many a network that learnt
@@ -31,12 +32,13 @@ _REMOVED = flags.DEFINE_integer("removed", 2, "Clips of a song in which each ste
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Controls of each kind.", 1, 100)
 _NULL = flags.DEFINE_string("null_workdir", None, "The network trained on shuffled labels: a run, a folder or a name.")
 _QUICK = flags.DEFINE_boolean("quick", False, "A few songs, clips and controls: says nothing about the network.")
+_WAYS = flags.DEFINE_boolean("ways", False, "Compare ways back by where the stem sounds that a feature is named after.")
 _layers = networks.define_layers("all", "Layers, from 1, as in 1,3; or all.")
 _cache = sounds.define_cache("stems of the built-in music are")
 
 
 def _dissect(arguments: list[str]) -> int:
-    from deconv_jax.results import dissected, dissection
+    from deconv_jax.results import dissected, dissection, ways_back
     from deconv_jax.training import workdir
 
     if arguments:
@@ -47,7 +49,8 @@ def _dissect(arguments: list[str]) -> int:
     settings = dissection.Settings(clips, removed, seeds, tuple(_layers(trained)))
     songs = 2 if _QUICK.value else _SONGS.value
     music = dissected.Music(_STEMS.value, _INDEX.value, _ROOT.value, _CONCEPTS.value, _cache(), songs)
-    about = dissected.make(trained, music, Path(_OUT.value), settings, null)
+    ways = ways_back.Settings() if _WAYS.value else None
+    about = dissected.make(trained, music, Path(_OUT.value), settings, null, ways)
     print(*dissected.said(about), Path(_OUT.value).absolute(), sep="\n")
     return say_unused(f"{len(about['failed'])} song(s)", about["failed"])
 

@@ -17,11 +17,12 @@ from deconv_jax.errors import SettingError
 from deconv_jax.measures.dissection import STEPS, Scores
 from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import dissection as pictures
-from deconv_jax.results import dissection, dissection_clips
+from deconv_jax.results import dissection, dissection_clips, dissection_music, ways_back
 from deconv_jax.results.dissection import Dissection, Layer, Settings
 from deconv_jax.system import files, locks, runtime
 
 FOLDER, SUMMARY, TABLE, FIGURE = "dissected", "dissected.json", "dissected.csv", "dissected.png"
+WAYS = "ways.csv"
 PARTS = "parts"
 """Folder of what was measured of each network: a run that was stopped, or one with more controls, goes on from it."""
 
@@ -45,26 +46,48 @@ class Music:
     songs: int = 20
 
 
-def make(trained: Trained, music: Music, out: Path, settings: Settings, null: Trained | None = None) -> dict[str, Any]:
+def make(
+    trained: Trained,
+    music: Music,
+    out: Path,
+    settings: Settings,
+    null: Trained | None = None,
+    ways: ways_back.Settings | None = None,
+) -> dict[str, Any]:
     """Dissects a network into a folder, or goes on with it; returns the summary.
+
+    Args:
+      trained: the network.
+      music: by what.
+      out: the folder, made if it is not there.
+      settings, null: as in `deconv_jax.results.dissection.dissect`.
+      ways: compare ways back of the features with names, or nearly (`deconv_jax.results.ways_back`); their rows are in
+        `ways.csv`, and in the summary that is returned.
 
     Raises:
       InputError: `out` cannot be written, another process writes there, or the music cannot be used. SettingError: as
-        `dissect`, or more than one kind of music.
+        `dissect`, more than one kind of music, or ways without stems.
     """
     if sum(map(bool, (music.stems, music.index, music.concepts))) > 1 or (music.root and not music.index):
         raise SettingError("one of stems, index and concepts names the music, and root goes with index")
+    if ways and (music.index or music.concepts):
+        raise SettingError("ways back are compared where it is known when a stem sounds: not by index or concepts")
     with locks.writing(out, "out", [PARTS]) as folder:
         how: dict[str, Any] = {"settings": settings, "null": null, "parts": folder / PARTS}
         if music.index or music.concepts:
             listed = tracks.index_table(music.index, music.root)[0] if music.index else None
-            found = dissection_clips.dissect_clips(trained, listed or tracks.index_folder(music.concepts), **how)
-        else:
-            rate = trained.front_end.sample_rate
-            found = dissection.dissect(
-                trained, dissection.songs(music.stems, music.cache_dir, music.songs, rate), **how
+            return write(
+                folder, dissection_clips.dissect_clips(trained, listed or tracks.index_folder(music.concepts), **how)
             )
-        return write(folder, found)
+        layers = dissection.check(trained, settings, null)
+        songs = dissection.songs(music.stems, music.cache_dir, music.songs, trained.front_end.sample_rate)
+        material, failed = dissection_music.gather(trained, songs, settings.clips, settings.removed, layers)
+        found = dissection.of_material(trained, material, failed, **how)
+        about = write(folder, found)
+        if ways:
+            about["ways"] = ways_back.compare(trained, songs, material, found, null=null, wanted=ways)
+            files.write_csv(folder / WAYS, about["ways"], ways_back.COLUMNS)
+        return about
 
 
 def write(folder: Path, found: Dissection) -> dict[str, Any]:
@@ -161,7 +184,7 @@ def said(about: Mapping[str, Any]) -> list[str]:
         named = ", ".join(f"{one['feature']} {one['concept']}" for one in layer["names"])
         about_it = f"Layer {number}, {layer['features']} features (of a control's, by the same rule): {steps}."
         lines.append(f"{about_it} {f'Names: {named}.' if named else 'No names.'}")
-    return lines
+    return [*lines, *(ways_back.said(about["ways"]) if "ways" in about else [])]
 
 
 _TEXTS = ("above all controls", "and above simple descriptors", "and fall without the stem")

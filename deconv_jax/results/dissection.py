@@ -75,12 +75,14 @@ class Layer:
       songs: of each feature and concept, on how many of the songs that names are scored on it falls without the stem by
         more than without the others, and on how many it was tried, shape (features, concepts, 2).
       false: for each control, how many of its features pass each step of the rule among the other controls.
+      others: what was measured of the features of each control.
     """
 
     names: Names
     own: Scores
     songs: np.ndarray
     false: list[dict[str, int]]
+    others: list[Scores]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +138,21 @@ def dissect(
     """
     layers = check(trained, settings, null)
     material, failed = gather(trained, songs, settings.clips, settings.removed, layers, progress)
+    return of_material(trained, material, failed, settings, null=null, parts=parts, progress=progress)
+
+
+def of_material(
+    trained: Trained,
+    material: Material,
+    failed: list[str],
+    settings: Settings = STANDARD,
+    *,
+    null: Trained | None = None,
+    parts: Path | None = None,
+    progress: bool = True,
+) -> Dissection:
+    """As `dissect`, of what `dissection_music.gather` made of the songs with the same settings."""
+    layers = check(trained, settings, null)
     about = about_run(trained, settings, null, material.names, len(material.songs)) | {"trials": len(material.clip)}
     networks = [own(trained), *controls(trained, material.seen, settings.seeds, null)]
     measured = each(
@@ -340,7 +357,8 @@ def describe(material: Material) -> dict[int, Scores]:
 def _layer(layer: int, material: Material, measured: Sequence[Measured], simple: Scores) -> Layer:
     own, *others = (_scores(layer, material, found) for found in measured)
     names = dissection.names(own, others, simple)
-    return Layer(names, own, _songs(layer, material, measured[0]), dissection.false_names(others, simple))
+    songs, false = _songs(layer, material, measured[0]), dissection.false_names(others, simple)
+    return Layer(names, own, songs, false, others)
 
 
 def _scores(layer: int, material: Material, found: Measured) -> Scores:

@@ -97,7 +97,7 @@ def dissect_clips(
         mine = _scores(values[0], tags, half)
         nothing = np.zeros((*mine.chosen_on.shape, 2), int)
         names = dissection.names(mine, nulls, simple)
-        found[layer] = Layer(names, mine, nothing, dissection.false_names(nulls, simple))
+        found[layer] = Layer(names, mine, nothing, dissection.false_names(nulls, simple), nulls)
     others = [name for name, _ in networks[1:]] + [f"tags shuffled {n + 1}" for n in range(DRAWS)]
     return Dissection(concepts, found, others, _names(), about, failed)
 
