@@ -1,6 +1,7 @@
 """The studio: its jobs, its songs, what its server lets in, and the page in a real browser."""
 
 import contextlib
+import dataclasses
 import gc
 import http.client
 import json
@@ -23,13 +24,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from deconv_jax.decision.effects import effects, pooled_maps, scaled_logits
 from deconv_jax.errors import InputError
+from deconv_jax.measures import randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.network.trained import Trained
 from deconv_jax.results import explain
 from deconv_jax.sound import audio, blocks
 from deconv_jax.sound.front_end import FrontEnd
-from deconv_jax.studio import hearing, jobs, responses, server, songs
+from deconv_jax.studio import hearing, jobs, networks, responses, server, songs
 from deconv_jax.studio.notes import Notes
 from deconv_jax.studio.window import Studio
 
@@ -255,7 +257,8 @@ class Served:
     """A studio that is served by a thread of this process."""
 
     def __init__(self, trained, folder: Path, paths, notes=None, **more):
-        self.studio = Studio({"one": lambda: trained, **more}, songs.Library(folder, paths), Notes(notes))
+        library = songs.Library(folder, paths)
+        self.studio = Studio({"one": lambda: trained, **more}, ["two", "one"], library, Notes(notes))
         self.socket = server.listening("127.0.0.1", 0)
         self.running, self.address = server.server_of(self.studio, self.socket, "127.0.0.1")
         self.place = urlparse(self.address)
@@ -289,7 +292,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(trained, song, tmp_path_factory):
-    served = Served(trained, tmp_path_factory.mktemp("studio"), [song])
+    two = dataclasses.replace(trained, variables=randomised.shuffled_weights(trained.variables, 0))
+    other = dataclasses.replace(trained, front_end=FrontEnd(sample_rate=8000))
+    served = Served(trained, tmp_path_factory.mktemp("studio"), [song], two=lambda: two, other=lambda: other)
     yield served
     served.end()
     assert not served.thread.is_alive()
@@ -517,10 +522,56 @@ def test_a_features_strongest_moments_are_the_librarys_in_one_song_and_in_all(se
         del served.studio.library.sources[source.key]
 
 
+def test_another_network_answers_the_same_question_and_sounds_as_long(served, line, trained, song):
+    opened(line)
+    line.ask("loop", start=1.0, seconds=0.6, layer=2, scales=[])
+    _, sound = line.until("stretch")
+    line.until("effects")
+    scales = np.linspace(0, 1, MAPS)
+    line.ask("set", scales=scales.tolist())
+    _, left = line.until("left", lambda m: m["turn"] == line.turn)
+    wave = audio.cut(audio.read(song, FRONT.sample_rate), FRONT.clip_samples, FRONT.clip_samples)
+    seen, size = blocks.analyse(FRONT, wave).seen, (FRONT.bins, FRONT.clip_frames)
+    twin = randomised.twin(trained.network, trained.variables, size, randomised.SEEDS[0])
+    for asked, variables in (
+        ({"name": "two", "twin": False}, served.studio.network("two").variables),
+        ({"name": None, "twin": True}, twin),
+    ):
+        line.ask("versus", **asked)
+        about, pictures = line.until("other")
+        assert sum(about["pictures"]) == len(pictures)
+        message, _ = line.until("other answer")
+        logits = scaled_logits(trained.network, variables, seen, 2, scales[None])[0]
+        np.testing.assert_allclose(message["says"], trained.network.probabilities(logits), atol=1e-4)
+        _, beside = line.until("other left")
+        assert len(beside) == len(left) == len(sound)
+        assert beside != left
+    line.ask("set", scales=[0] * MAPS)  # both hear of it
+    assert not any(line.until("left", lambda m: m["turn"] == line.turn)[1])
+    assert not any(line.until("other left")[1])
+    line.ask("versus", name="other", twin=False)
+    assert "only networks that hear the same" in line.until("wrong", lambda m: m["turn"] == line.turn)[0]["text"]
+
+
+def test_checkpoints_of_a_run_are_offered_in_the_order_of_training(trained, tmp_path):
+    run = tmp_path / "mine"
+    for place in ("best/300", "last/300", "last/1200", "last/1200.tmp", "kept/40"):
+        (run / "checkpoints" / place).mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    first = dataclasses.replace(trained, checkpoint=run / "checkpoints" / "best" / "300")
+    offered, steps = networks.offered(first)
+    assert steps == ["mine, step 40 (kept)", "mine, step 300 (best)", "mine, step 1,200 (last)"]
+    assert [*offered][:3] == [steps[1], steps[0], steps[2]]  # the one that was named comes first
+    assert offered[steps[1]]() is first
+    with pytest.raises(InputError):
+        offered[steps[2]]()  # there is nothing in it
+    assert networks.offered(trained)[1] == []
+
+
 def test_wrong_questions_are_a_line_and_the_window_goes_on(served, line):
     line.ask("loop", start=0, seconds=1, layer=1, scales=[])
     assert "no network is chosen" in line.until("wrong")[0]["text"]
-    line.ask("network", name="two")
+    line.ask("network", name="none")
     assert "no network that can be chosen" in line.until("wrong")[0]["text"]
     opened(line)
     for message in (
@@ -686,10 +737,46 @@ def test_a_song_is_dropped_and_muting_changes_the_answer_to_what_the_library_say
     assert page.locator(".card.out").count() == MAPS
     page.click("#reset")
     then(np.ones(MAPS))
+    compared_blindly(visit, trained, wave)
     page.click("role=tab[name='Layer 1']")
     visit.ready()
     page.click(".card[data-feature='1'] >> xpath=.. >> [aria-label^='Mute']")
     until(lambda: np.allclose(visit.says(), expected(trained, wave, 1, [1, 0, 1, 1]), rtol=0, atol=1e-4))
+
+
+def compared_blindly(visit, trained, wave):
+    """Compares with another network: what it says, what it sounds like, and whether one can tell."""
+    page = visit.page
+    page.select_option("#versus", "=two")
+    until(lambda: page.get_attribute("#other-answer", "data-says") and page.inner_text("#waiting") == "")
+    two = dataclasses.replace(trained, variables=randomised.shuffled_weights(trained.variables, 0))
+    says = json.loads(page.get_attribute("#other-answer", "data-says"))
+    np.testing.assert_allclose(
+        says, explain.answer_of(two, explain.Clip(wave, blocks.analyse(FRONT, wave))).mean, atol=1e-4
+    )
+    assert page.input_value("#step") == "0"  # of two steps
+    assert "two; one" in page.inner_text("#steps-kept")
+    assert "versus=%3Dtwo" in page.url
+    page.evaluate("() => { crypto.getRandomValues = (array) => array.fill(0); }")  # X is A
+    page.click("#abx-start")
+    assert "Round 1 of 10" in page.inner_text("#abx-where")
+    until(lambda: page.get_attribute("#play", "aria-label") == "Pause")
+    before = page.evaluate("window.heard.length")
+    for key in "abxb":
+        page.keyboard.press(key)
+    assert page.get_attribute("#abx-b", "aria-pressed") == "true"
+    assert page.evaluate("window.heard.length") == before  # switched without starting anew
+    for n in range(10):
+        page.click("#abx-is-b" if n == 3 else "#abx-is-a")
+    assert page.inner_text("#abx-score").startswith("9 of 10 right. Who guesses gets as many or more in 1.1")
+    assert "p = 0.0107" in page.inner_text("#abx-score")
+    assert page.locator("#abx").is_hidden()
+    page.click("#abx-start")
+    page.click(".card[data-feature='0'] >> xpath=.. >> [aria-label^='Mute']")
+    assert "the test has ended" in page.inner_text("#abx-score")
+    page.click("#reset")
+    page.select_option("#versus", "")
+    until(lambda: page.locator("#other-answer").is_hidden())
 
 
 def test_a_loop_is_dragged_on_the_spectrogram(visit, trained, song):

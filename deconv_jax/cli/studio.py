@@ -9,7 +9,6 @@ It prints its address, for a browser on this machine; Ctrl-C ends it.
 """
 
 import contextlib
-import functools
 import sys
 import webbrowser
 from pathlib import Path
@@ -34,8 +33,8 @@ def _studio(arguments: list[str]) -> int:
     if _HOST.value not in ("127.0.0.1", "localhost", "::1") and not _I_KNOW.value:
         raise flags.Error(f"--host={_HOST.value}: others could use the studio there; say --i_know if that is meant")
     first = _load([*arguments, *([_MUSIC.value] if _MUSIC.value else [])])
-    from deconv_jax.importers import named
     from deconv_jax.sound import audio
+    from deconv_jax.studio import networks as choice
     from deconv_jax.studio import server
     from deconv_jax.studio.notes import Notes
     from deconv_jax.studio.songs import Library
@@ -43,12 +42,10 @@ def _studio(arguments: list[str]) -> int:
 
     if arguments and not (given := audio.find(arguments)):
         raise audio.none_in(arguments)
-    mine = (first.about.get("card") or {}).get("name") or first.checkpoint.name
-    offered = {mine: lambda: first} | {n: functools.partial(named.load, n) for n in named.packaged() if n != mine}
     library = Library(_cache() / "studio", given if arguments else [], _MUSIC.value, _cache())
     notes = Notes(Path(_NOTES.value) if _NOTES.value else None)
     with contextlib.closing(server.listening(_HOST.value, _PORT.value and int(_PORT.value))) as sock:
-        studio = Studio(offered, library, notes)
+        studio = Studio(*choice.offered(first), library, notes)
         running, address = server.server_of(studio, sock, _HOST.value)
         print(f"The studio is open, for a browser on this machine, until Ctrl-C:\n{address}", flush=True)
         if _OPEN.value:

@@ -28,12 +28,14 @@ class Job:
       rank: jobs of a lower one come first.
       send: takes messages.
       ready: whether the window has taken enough of what was sent before.
+      turn: of the question, which what goes wrong is told by.
     """
 
     steps: Iterator[Message | None]
     rank: int
     send: Callable[[Message], None]
     ready: Callable[[], bool]
+    turn: int = 0
 
 
 class Worker:
@@ -96,7 +98,7 @@ class Worker:
                 with contextlib.suppress(Exception):
                     job.steps.close()  # type: ignore[attr-defined]
             elif message:
-                job.send(message)
+                job.send(({"turn": job.turn, **message[0]}, message[1]))
 
 
 def _step(steps: Iterator[Message | None]) -> tuple[bool, Message | None]:
@@ -112,6 +114,6 @@ def _step(steps: Iterator[Message | None]) -> tuple[bool, Message | None]:
         return True, wrong(f"the studio met an error that is its own ({type(error).__name__}: {error})"[:500])
 
 
-def wrong(text: str) -> Message:
-    """A line that says what could not be done."""
-    return {"kind": "wrong", "text": " ".join(text.split())}, b""
+def wrong(text: str, turn: int = 0) -> Message:
+    """A line that says what could not be done, of a question if it has a turn."""
+    return {"kind": "wrong", "text": " ".join(text.split())} | ({"turn": turn} if turn else {}), b""

@@ -7,7 +7,7 @@ ever touched there. Messages carry a `turn`, a number that the page counts up: w
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +20,10 @@ from deconv_jax.network.trained import Trained
 from deconv_jax.page import network as about_network
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results.explain import row_magnitudes
+from deconv_jax.sound import audio
 from deconv_jax.studio import hearing, responses
 from deconv_jax.studio.jobs import Job, Message, Worker, wrong
+from deconv_jax.studio.networks import Networks
 from deconv_jax.studio.notes import Notes
 from deconv_jax.studio.responses import Index
 from deconv_jax.studio.search import Search
@@ -42,12 +44,13 @@ class Studio:
 
     Args:
       networks: by the name under which they can be chosen, what loads them; the first is chosen at the start.
+      steps: which of them are checkpoints of one run, in the order of training.
       library: the songs.
       notes: favourites and notes; none that are kept if left out.
     """
 
-    def __init__(self, networks: dict[str, Callable[[], Trained]], library: Library, notes: Notes | None = None):
-        self.networks, self.library, self.notes = networks, library, notes or Notes()
+    def __init__(self, networks: Networks, steps: Sequence[str], library: Library, notes: Notes | None = None):
+        self.networks, self.steps, self.library, self.notes = networks, steps, library, notes or Notes()
         self.worker, self.readers = Worker(), ThreadPoolExecutor(2, thread_name_prefix="reader")
         self.searchers, self.index = ThreadPoolExecutor(1, thread_name_prefix="searcher"), Index()
         self._loaded: dict[str, Trained] = {}
@@ -88,6 +91,16 @@ class _Held:
     key: str = ""  # of the song, once the whole of it is here
     stretch: hearing.Stretch | None = None
     layer: hearing.Layer | None = None
+    other: "_Other | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Other:
+    """The same stretch and layer as another network has them."""
+
+    trained: Trained
+    stretch: hearing.Stretch
+    layer: hearing.Layer
 
 
 class Window:
@@ -105,10 +118,12 @@ class Window:
         self._reading = 0  # counts the songs that were asked for: an earlier one is read no further
         self._scales: list[float] = []
         marks = {"marks": studio.notes.marks, "kept": bool(studio.notes.path)}
-        send(({"kind": "choices", "networks": [*studio.networks], "songs": studio.library.listing(), **marks}, b""))
+        known = {"networks": [*studio.networks], "steps": [*studio.steps], "songs": studio.library.listing()}
+        send(({"kind": "choices", **known, **marks}, b""))
 
     def receive(self, message: Any) -> None:
         """Takes what the page asks. What is no message of it gets a line that says so."""
+        turn = 0
         try:
             does = {
                 "network": self._network,
@@ -120,15 +135,17 @@ class Window:
                 "box": self._box,
                 "moments": self._moments,
                 "stop": self._stop,
+                "versus": self._versus,
             }
-            turn = message["turn"]
-            if not isinstance(turn, int):
+            if not isinstance(message["turn"], int):
                 raise TypeError("turn is no whole number")
+            turn = message["turn"]
             does[message["do"]](turn, {k: v for k, v in message.items() if k not in ("do", "turn")})
         except InputError as error:
-            self._send(wrong(str(error)))
+            self._send(wrong(str(error), turn))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            self._send(wrong(f"the page asked what the studio does not know ({type(error).__name__}): load it again"))
+            text = f"the page asked what the studio does not know ({type(error).__name__}): load it again"
+            self._send(wrong(text, turn))
 
     def close(self) -> None:
         """The browser went away: nothing of it is computed any more."""
@@ -139,9 +156,10 @@ class Window:
         self._studio.worker.wake()
 
     def _submit(
-        self, kind: str, rank: int, steps: Iterator[Message | None], able: Callable[[], bool] = lambda: True
+        self, kind: str, rank: int, turn: int, steps: Iterator[Message | None], able: Callable[[], bool] = lambda: True
     ) -> None:
-        self._studio.worker.submit(self, kind, Job(steps, rank, self._send, lambda: self._ready() and able()))
+        job = Job(steps, rank, self._send, lambda: self._ready() and able(), turn)
+        self._studio.worker.submit(self, kind, job)
 
     # --- what can be asked; in the server's thread
 
@@ -156,13 +174,13 @@ class Window:
     def _network(self, turn: int, asked: dict[str, Any]) -> None:
         self._reading += 1
         self._studio.worker.cancel(self)
-        self._submit("network", 1, self._choose(turn, str(asked["name"])))
+        self._submit("network", 1, turn, self._choose(turn, str(asked["name"])))
 
     def _song(self, turn: int, asked: dict[str, Any]) -> None:
         source = self._studio.library.find(str(asked["key"]))
         self._reading += 1
         mine = self._reading
-        self._studio.worker.cancel(self, "song", "loop", "set", "box")
+        self._studio.worker.cancel(self, "song", "loop", "set", "box", "versus")
 
         def read() -> None:
             trained, text = self._held.trained, ""
@@ -174,14 +192,14 @@ class Window:
                     if mine != self._reading:
                         return
                     steps = self._hear(turn, source, waveform, whole)
-                    self._submit("song" if whole else "beginning", 3 if whole else 1, steps)
+                    self._submit("song" if whole else "beginning", 3 if whole else 1, turn, steps)
             except InputError as error:
                 text = str(error)
             except Exception as error:
                 log.exception("A song could not be read")
                 text = f"{source.name}: could not be read ({type(error).__name__}: {error})"
             if text and mine == self._reading:
-                self._send(wrong(text))
+                self._send(wrong(text, turn))
 
         self._studio.readers.submit(read)
 
@@ -190,24 +208,28 @@ class Window:
         if not (np.isfinite([start, seconds]).all() and start >= 0 and seconds > 0):
             raise ValueError("no stretch of a song")
         self._scales = _scales(asked["scales"])
-        self._studio.worker.cancel(self, "set", "box")
-        self._submit("loop", 2, self._explain(turn, start, seconds, number))
+        self._studio.worker.cancel(self, "set", "box", "versus")
+        self._submit("loop", 2, turn, self._explain(turn, start, seconds, number))
 
     def _set(self, turn: int, asked: dict[str, Any]) -> None:
         self._scales = _scales(asked["scales"])
-        self._submit("set", 0, self._answer(turn))
+        self._submit("set", 0, turn, self._answer(turn))
 
     def _box(self, turn: int, asked: dict[str, Any]) -> None:
         seconds, hertz = ([float(value) for value in asked[name]] for name in ("seconds", "hertz"))
         if len(seconds) != 2 or len(hertz) != 2 or not np.isfinite(seconds + hertz).all():
             raise ValueError("no box")
-        self._submit("box", 1, self._inside(turn, seconds, hertz))
+        self._submit("box", 1, turn, self._inside(turn, seconds, hertz))
 
     def _moments(self, turn: int, asked: dict[str, Any]) -> None:
         layer, feature, everywhere = int(asked["layer"]), int(asked["feature"]), bool(asked["everywhere"])
         studio = self._studio
         search = Search(studio.library, studio.index, studio.searchers, self.wake)
-        self._submit("moments", 4, self._look(turn, search, layer, feature, everywhere), search.ready)
+        self._submit("moments", 4, turn, self._look(turn, search, layer, feature, everywhere), search.ready)
+
+    def _versus(self, turn: int, asked: dict[str, Any]) -> None:
+        name, twin = asked["name"], bool(asked["twin"])
+        self._submit("versus", 2, turn, self._compare(turn, None if name is None else str(name), twin))
 
     def _stop(self, turn: int, asked: dict[str, Any]) -> None:
         self._studio.worker.cancel(self, "moments")
@@ -236,7 +258,7 @@ class Window:
         """A song, or its beginning: its outline and picture, its sound, and then the answer along it."""
         trained, song = self._trained(), waveform
         front, held = trained.front_end, self._held
-        kept = (source.key, held.stretch, held.layer) if whole else ()
+        kept = (source.key, held.stretch, held.layer, held.other) if whole else ()
         self._held = _Held(trained, song, *kept)
         seconds = len(song) / front.sample_rate
         about = {"turn": turn, "seconds": seconds, "whole": whole}
@@ -268,7 +290,7 @@ class Window:
         stretch = held.stretch
         if not stretch or (stretch.start, len(stretch.clip.waveform)) != (first, length):
             stretch = hearing.stretch_of(trained, held.song, start, seconds)
-        self._held = dataclasses.replace(held, stretch=stretch, layer=None)
+        self._held = dataclasses.replace(held, stretch=stretch, layer=None, other=None)
         about = {
             "turn": turn,
             "start": stretch.start / front.sample_rate,
@@ -297,9 +319,7 @@ class Window:
         trained, stretch, layer = self._trained(), self._held.stretch, self._held.layer
         if stretch is None or layer is None:
             return  # the answer comes with the layer
-        scales = np.ones(len(layer.images), np.float32)
-        given = self._scales[: len(scales)]
-        scales[: len(given)] = given
+        scales = self._scales_for(len(layer.images))
         began = time.perf_counter()
         logits, said = hearing.says(trained, layer, scales)
         taken = {"kind": "answer", "turn": turn, "layer": layer.number, "ms": 1000 * (time.perf_counter() - began)}
@@ -308,6 +328,55 @@ class Window:
             {"kind": "left", "turn": turn, "layer": layer.number},
             pcm(hearing.left_of(trained, stretch, layer, scales)),
         )
+        yield from self._other_answer(turn)
+
+    def _compare(self, turn: int, name: str | None, twin: bool) -> Iterator[Message | None]:
+        """The same stretch and layer by another network of a name, or by the untrained twin of this one; or by none."""
+        trained, held = self._trained(), self._held
+        self._held = dataclasses.replace(held, other=None)
+        if held.song is None or held.stretch is None or held.layer is None or (name is None and not twin):
+            return  # it is asked again when the layer is there
+        other = dataclasses.replace(trained, variables=self._studio.twin(trained)) if twin else None
+        other = other or self._studio.network(str(name))
+        rates, number = (trained.front_end.sample_rate, other.front_end.sample_rate), held.layer.number
+        if rates[0] != rates[1]:
+            raise InputError(
+                f"{name}: hears sound at {rates[1]:,} Hz, and the network beside it at {rates[0]:,} Hz: only networks "
+                "that hear the same can be compared"
+            )
+        if number > len(other.network.blocks):
+            raise InputError(f"{name}: has layers 1 to {len(other.network.blocks)}: choose one of them to compare")
+        wave = held.stretch.clip.waveform
+        stretch = hearing.stretch_of(other, held.song, held.stretch.start / rates[0], len(wave) / rates[0])
+        yield None
+        layer = hearing.layer_of(other, stretch, number)
+        if self._held.layer is not held.layer:
+            return  # the stretch is another by now
+        self._held = dataclasses.replace(self._held, other=_Other(other, stretch, layer))
+        pictures = [spectrograms.level_picture(image) for image in layer.images]
+        about = {"kind": "other", "turn": turn, "layer": number, "labels": other.labels}
+        about |= {"before": stretch.answer.mean.tolist(), "frames": stretch.clip.seen.shape[1]}
+        about["seconds"] = len(stretch.clip.waveform) / rates[1]
+        yield about | {"features": _rows(layer), "pictures": [len(p) for p in pictures]}, b"".join(pictures)
+        yield from self._other_answer(turn)
+
+    def _other_answer(self, turn: int) -> Iterator[Message | None]:
+        """As `_answer`, of the network that is compared, its sound as long as this one's."""
+        held, other = self._held, self._held.other
+        if other is None or held.stretch is None:
+            return
+        scales = self._scales_for(len(other.layer.images))
+        _, said = hearing.says(other.trained, other.layer, scales)
+        yield {"kind": "other answer", "turn": turn, "says": said.tolist()}, b""
+        sound = hearing.left_of(other.trained, other.stretch, other.layer, scales)
+        yield {"kind": "other left", "turn": turn}, pcm(audio.cut(sound, 0, len(held.stretch.clip.waveform)))
+
+    def _scales_for(self, maps: int) -> np.ndarray:
+        """The faders as they stand, for so many maps; those that no fader was said of stay as they are."""
+        scales = np.ones(maps, np.float32)
+        given = self._scales[:maps]
+        scales[: len(given)] = given
+        return scales
 
     def _inside(self, turn: int, seconds: list[float], hertz: list[float]) -> Iterator[Message | None]:
         """What responded in a box, beside the sound there, and then beside an untrained network's features."""

@@ -92,6 +92,18 @@ def evaluated(state: State) -> State:
     return {k: weights[k] for k in ("params", "batch_stats") if k in weights} | {"input": state["input"]}
 
 
+def checkpoints(checkpoint: Path) -> dict[int, Path]:
+    """Checkpoints of the run in which one lies, by step, in the order of training; none where it lies in no run.
+
+    `bin/train` keeps the best and the last; of a step that is both it is the best.
+    """
+    above = Path(checkpoint).absolute().parents
+    if len(above) < 3 or above[1].name != "checkpoints" or not (above[2] / "config.json").is_file():
+        return {}
+    found = [path for path in sorted(above[1].glob("*/*"), reverse=True) if path.name.isdecimal()]
+    return dict(sorted({int(path.name): path for path in found}.items()))
+
+
 def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -> Trained:
     """Loads a trained network, from wherever the flags of a command say; batch norm folded, where that can be.
 

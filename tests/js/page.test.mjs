@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { chanceOf, evened, roundsOf, scoreSaid } from "../../deconv_jax/page/js/abx.mjs";
 import { boxFrom, boxOf, boxSaid, boxText } from "../../deconv_jax/page/js/box.mjs";
 import { axesOf } from "../../deconv_jax/page/js/axes.mjs";
 import { colourScale } from "../../deconv_jax/page/js/colour.mjs";
@@ -209,7 +210,7 @@ test("keys mean what the page says, and leave the browser its own", () => {
   assert.deepEqual([event("F"), event("ArrowUp"), event("f", { ctrlKey: true }), event("f", { defaultPrevented: true })].map(keyOf), ["f", "ArrowUp", null, null]);
   const means = { " ": ["toggle"], ArrowLeft: ["move", "ArrowLeft"], 1: ["hear", 0], 4: ["hear", 3], f: ["favourite"], n: ["note"], l: ["repeat"] };
   for (const [key, action] of Object.entries(means)) assert.deepEqual(actionOf(key, body), action);
-  for (const key of ["0", "5", "x", "Enter", "constructor", null]) assert.equal(actionOf(key, body), null);
+  for (const key of ["0", "5", "y", "Enter", "constructor", null]) assert.equal(actionOf(key, body), null);
   for (const key of Object.keys(means)) {
     assert.equal(actionOf(key, on("textarea")), null);
     assert.equal(actionOf(key, on("select")), null);
@@ -258,8 +259,31 @@ test("a search says how far it is, and then what it found", () => {
   assert.equal(momentSaid({ value: 1, louder: 0.5 }, 4), "0.25 of the strongest; louder than 50\u202f% of the song");
 });
 
+test("a blind test counts what was right, and how often guessing does as well", () => {
+  near(chanceOf(0, 10), 1);
+  near(chanceOf(10, 10), 1 / 1024);
+  near(chanceOf(9, 10), 11 / 1024);
+  near(chanceOf(50, 100), 0.5397946186935895, 1e-12);
+  const coins = [true, false, true];
+  const rounds = roundsOf(2, () => coins.shift());
+  assert.equal(rounds.x(), "a");
+  rounds.answer("a");
+  assert.deepEqual([rounds.x(), rounds.round(), rounds.done()], ["b", 2, false]);
+  rounds.answer("a");
+  assert.deepEqual([rounds.right(), rounds.done()], [1, true]);
+  assert.match(scoreSaid(9, 10), /^9 of 10 right.*p = 0\.0107.*told them apart/);
+  assert.match(scoreSaid(7, 10), /p = 0\.1719.*does not show/);
+  assert.match(scoreSaid(40, 40), /p = < 0\.0001/);
+});
+
+test("two sounds are made equally loud by the quieter", () => {
+  const levels = evened([0.5, -0.5], [1, 1]);
+  assert.deepEqual(levels, { a: 1, b: 0.5 });
+  assert.equal(evened([0, 0], [1, 1]), null);
+});
+
 test("an address holds the view, and what is none of it is left out", () => {
-  const view = { network: "real3", song: "dropped/ab&c=1", start: 12.5, seconds: 4, layer: 5, sort: "effect", muted: set(9, 3), alone: set(), faders: new Map([[7, 0.4], [2, 0]]), box: boxOf([0, 100], [1, 200]) };
+  const view = { network: "real3", song: "dropped/ab&c=1", start: 12.5, seconds: 4, layer: 5, sort: "effect", muted: set(9, 3), alone: set(), faders: new Map([[7, 0.4], [2, 0]]), box: boxOf([0, 100], [1, 200]), versus: "=a b" };
   assert.deepEqual(viewOf(`#${addressOf(view)}`), view);
   const none = { muted: set(), alone: set(), faders: new Map() };
   for (const wrong of ["", "#", "#start=-1&seconds=x&layer=0&sort=up", "#faders=x.1-y&muted=a.-1&alone=%20"]) assert.deepEqual(viewOf(wrong), none);

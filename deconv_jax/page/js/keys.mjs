@@ -17,7 +17,7 @@ export const actionOf = (key, on, again = false) => {
   }
   if (key.startsWith("Arrow")) return on.matches("input, [role=tab]") ? null : ["move", key];
   if (/^[1-4]$/.test(key)) return ["hear", Number(key) - 1];
-  const letters = { f: "favourite", n: "note", l: "repeat", m: "mute", s: "solo" };
+  const letters = { f: "favourite", n: "note", l: "repeat", m: "mute", s: "solo", a: "a", b: "b", x: "x" };
   return Object.hasOwn(letters, key) ? [letters[key]] : null;
 };
 

@@ -1,4 +1,5 @@
 // The studio: what is chosen, what the server is asked about it, and what its answers change.
+import { blindIn } from "./abx.mjs";
 import { axesOf } from "./axes.mjs";
 import { boxOf, boxSaid } from "./box.mjs";
 import { colourFilters, colourScale } from "./colour.mjs";
@@ -15,17 +16,19 @@ import { showOutline, showSaid } from "./strip.mjs";
 import { percent } from "./text.mjs";
 import { addressOf, viewOf } from "./view.mjs";
 
-const SOURCES = ["song", "original", "left"];
+const SOURCES = ["song", "original", "left", "other"];
 const state = {
-  network: null, song: null, start: 0, seconds: null, layer: null, sort: "effect", asked: 0, feature: 0, source: "left", repeat: true, shared: true, box: null,
+  network: null, song: null, start: 0, seconds: null, layer: null, sort: "effect", asked: 0, feature: 0, source: "left", repeat: true, shared: true, box: null, versus: "",
   ...viewOf(location.hash), starred: false, group: false, open: new Set(),
 };
+let steps = []; // names of networks that are checkpoints of one run, in the order of training
 let facts = null; // of the network, with what else was said of it
 let song = null; // its seconds, samples and the points of its answer
 let loop = null; // the stretch that was heard: where, its samples, prediction, and what is left of it
 let rows = []; // of the layer
+let other = null; // the network that is compared: its labels, rows, pictures, what it says, and its sound
 let [plots, grid, pictures] = [null, null, []];
-const turns = { network: 0, song: 0, loop: 0, box: 0, moments: 0 };
+const turns = { network: 0, song: 0, loop: 0, box: 0, moments: 0, versus: 0, page: 0 };
 const waits = new Map(); // what is being computed, and is said so
 
 // Saying.
@@ -65,14 +68,32 @@ const showMark = () => {
 let [setting, again, asked] = ["", false, 0];
 const askLoop = () => {
   if (!facts || !song) return;
+  alone();
   [setting, again] = ["", false];
   wait("loop", "Hearing the loop …");
   turns.loop = ask("loop", { start: state.start, seconds: state.seconds, layer: state.layer, scales: scales() });
+};
+// The same by another network: "twin", or "=" and its name.
+const askVersus = () => {
+  alone(true);
+  if (!rows.length) return;
+  const name = state.versus.startsWith("=") ? state.versus.slice(1) : null;
+  wait("versus", state.versus && "Asking the other network …");
+  turns.versus = ask("versus", { name, twin: state.versus === "twin" });
+};
+// Nothing stands beside this network, until it is there again.
+const alone = (heard = false) => {
+  blind.changed();
+  [other, turns.versus] = [null, 0];
+  wait("versus");
+  if (state.source === "other" && !(heard && state.versus)) hear("left");
+  showVersus();
 };
 const askSong = (key) => {
   Object.assign(state, { song: key });
   if ($("song-choice").value !== key) $("song-choice").value = key;
   [song, loop, rows] = [null, null, []];
+  alone();
   sounds.stop(0);
   complain("");
   wait("loop");
@@ -88,7 +109,7 @@ const askNetwork = (name) => {
   Object.assign(state, { network: name });
   turns.network = ask("network", { name });
 };
-const scales = () => scalingOf(facts.layers[state.layer].maps, state.muted, state.alone, state.faders);
+const scales = () => scalingOf(Math.max(facts.layers[state.layer].maps, other?.rows.length ?? 0), state.muted, state.alone, state.faders);
 // What responded in the box, once the layer is there.
 const askBox = () => {
   if (!state.box || !rows.length) return;
@@ -117,6 +138,7 @@ const forget = () => {
 // One question at a time: while one is under way, the last that was asked meanwhile waits.
 const askSet = () => {
   keepAddress();
+  blind.changed();
   if (!rows.length) return;
   if (setting) {
     again = true;
@@ -127,19 +149,23 @@ const askSet = () => {
 };
 
 // Sound.
+// As much of a sound as is looped; silence where there is none yet.
+const cut = (samples) => {
+  const count = Math.max(1, Math.round(loopLength() * facts.rate));
+  return samples ? samples.slice(0, count) : new Float32Array(count);
+};
 const loopLength = () => Math.min(state.seconds, loop?.seconds ?? state.seconds);
 const sounds = player({
   duration: () => (state.source === "song" ? song?.seconds ?? 0.1 : loopLength() || 0.1),
   loop: () => state.repeat,
-  gains: () => (state.source === "song" ? [1] : [state.source === "original" ? 1 : 0, state.source === "left" ? 1 : 0]),
+  gains: () => (state.source === "song" ? [1] : [state.source === "original" ? 1 : 0, ...blind.gains({ left: "a", other: "b" }[state.source] ?? state.source)]),
   load: async () => {
     if (state.source === "song") {
       if (!song?.samples) throw new Error("the song is not there yet");
       return [sounds.made(song.samples, facts.rate)];
     }
     if (!loop) throw new Error("the loop is not there yet");
-    const count = Math.max(1, Math.round(loopLength() * facts.rate));
-    return [loop.samples, loop.left ?? new Float32Array(count)].map((samples) => sounds.made(samples.slice(0, count), facts.rate));
+    return [loop.samples, loop.left, ...(other ? [other.left] : [])].map((samples) => sounds.made(cut(samples), facts.rate));
   },
   changed: () => showPlaying(),
   failed: (error) => {
@@ -157,7 +183,7 @@ const seekTo = (second) => {
   showTime();
 };
 const hear = (source, keep = true) => {
-  if (source === state.source) return;
+  if (source === state.source) return sounds.hear(); // in a blind test X may be another by now
   const [was, place] = [sounds.playing(), songPosition()];
   const other = (source === "song") !== (state.source === "song"); // another length, not only other gains
   if (other) sounds.stop(0);
@@ -170,8 +196,18 @@ const hear = (source, keep = true) => {
     if (was) sounds.start();
   }
   showPlaying();
-  say({ song: "The whole song", original: "The loop as it is", left: "What is left" }[source]);
+  say({ song: "The whole song", original: "The loop as it is", left: "What is left", other: "What is left for the other network", a: "A", b: "B", x: "X" }[source]);
 };
+
+const parts = { start: "abx-start", count: "abx-count", box: "abx", where: "abx-where", score: "abx-score", a: "abx-a", b: "abx-b", x: "abx-x", isA: "abx-is-a", isB: "abx-is-b", end: "abx-end" };
+const blind = blindIn(Object.fromEntries(Object.entries(parts).map(([name, id]) => [name, $(id)])), {
+  sounds: () => (loop?.left && other?.left ? [cut(loop.left), cut(other.left)] : null),
+  hear: (which) => {
+    hear(which ?? "left");
+    if (which && !sounds.playing()) sounds.start();
+  },
+  say,
+});
 
 // Showing.
 const showTime = () => {
@@ -234,6 +270,7 @@ const showFeature = () => {
   const r = rows.find((o) => o.feature === state.feature);
   if (!r) return;
   showMark();
+  showOther();
   $("feature-title").textContent = `Feature ${r.feature} of layer ${state.layer}`;
   plots.feature.show({ address: pictures[r.feature], title: r.inactive ? "inactive" : "What it responded to", label: `Picture of feature ${r.feature}`,
     down: drop(r.level), length: loop.seconds, nothing: r.inactive ? "Inactive: no part of the loop activates it." : "" });
@@ -242,6 +279,39 @@ const pending = () => rows.some((r) => r.effects[0] === null); // effects that a
 const showSummary = () => {
   const acting = rows.filter((r) => !r.inactive).length;
   $("summary").textContent = rows.length ? `${acting} of ${rows.length} features are active in the loop.${pending() ? " Their effects are being computed; until then by energy." : ""}` : "";
+};
+const named = () => (state.versus === "twin" ? `${state.network}, untrained` : state.versus.slice(1));
+const showVersus = () => {
+  const at = steps.indexOf(state.versus.slice(1));
+  $("step").closest("p").hidden = at < 0 || steps.length < 2;
+  if (at >= 0) Object.assign($("step"), { max: steps.length - 1, value: at, ariaValueText: steps[at] });
+  $("step-name").textContent = steps[at] ?? "";
+  $("versus").value = state.versus;
+  for (const element of document.querySelectorAll(".compared")) element.hidden = !other;
+  $("other-source").hidden = !state.versus;
+  if (!other) return;
+  const same = at >= 0 && steps.includes(state.network);
+  $("versus-facts").textContent = `A is ${state.network}, B is ${named()}; both have the faders as they stand. ` +
+    (same ? "Of one run, a number is the same feature at both steps." : "Features of the two do not correspond: the same number is another feature.");
+  const said = other.says ?? other.before;
+  const likely = said.map((p, k) => [p, k]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+  $("other-answer").replaceChildren(...likely.map(([p, k], n) => make("div", { className: `bar${n ? "" : " own"}` },
+    make("span", { className: "name", textContent: other.labels[k] }), make("progress", { value: p, ariaHidden: "true" }),
+    make("span", { className: "value" }, percent(p), make("small", { textContent: ` was ${percent(other.before[k])}` })))));
+  showOther();
+};
+const showOther = () => {
+  const r = other?.rows[state.feature];
+  if (!other) return;
+  plots.other.show({ address: other.pictures[state.feature] ?? "data:,", title: `B: feature ${state.feature}`, label: `Picture of B's feature ${state.feature}`, down: drop(r?.level ?? 0), length: other.seconds,
+    nothing: !r ? "B has no feature of this number." : r.inactive ? "Inactive: no part of the loop activates it." : "" });
+};
+const showChoices = (networks) => {
+  const options = networks.filter((name) => name !== state.network).map((name) => make("option", { value: `=${name}`, textContent: name }));
+  $("versus").replaceChildren(make("option", { value: "", textContent: "nothing" }), make("option", { value: "twin", textContent: "its untrained twin" }), ...options);
+  if (![...$("versus").options].some((option) => option.value === state.versus)) state.versus = "";
+  $("steps-kept").textContent = steps.length ? `Of this run ${steps.length === 1 ? "one checkpoint is" : `${steps.length} checkpoints are`} kept: ${steps.join("; ")}. bin/train keeps the best and the last.` : "";
+  showVersus();
 };
 const showBox = () => {
   const { seconds, hertz } = state.box ?? { seconds: ["", ""], hertz: ["", ""] };
@@ -358,7 +428,7 @@ const newNetwork = (m) => {
   const filter = colourFilters(colourScale(facts.colours), facts.level);
   const axes = axesOf(facts.frequencies, facts.rows === "bins");
   const how = { axes, axis: () => "linear", filter, step: facts.level, range: facts.range };
-  for (const id of ["whole-plot", "loop-plot", "feature-plot"]) $(id).replaceChildren();
+  for (const id of ["whole-plot", "loop-plot", "feature-plot", "other-plot"]) $(id).replaceChildren();
   plots = {
     whole: plot($("whole-plot"), { ...how, seek: seekTo, drag: ([a], [b], done) => chooseLoop(Math.min(a, b), Math.abs(b - a), done) }),
     loop: plot($("loop-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t), drag: (from, to, done) => {
@@ -366,6 +436,7 @@ const newNetwork = (m) => {
       if (done) chooseBox(boxOf(from, to));
       else plots.loop.choose(from, to);
     } }),
+    other: plot($("other-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
     feature: plot($("feature-plot"), { ...how, seek: (t) => loop && seekTo(loop.start + t) }),
   };
   state.seconds ??= facts.clip;
@@ -382,6 +453,7 @@ const newNetwork = (m) => {
   $("asked").replaceChildren(...facts.labels.map((label, k) => make("option", { value: k, textContent: label })));
   $("card").textContent = m.card.what ? `From its card: ${m.card.what}. ${m.card.not_for}` : m.about.map(([term, text]) => `${term}: ${text}`).join(". ");
   $("network-choice").value = m.name;
+  showChoices([...$("network-choice").options].map((option) => option.value));
   showTabs();
   if (state.song) askSong(state.song);
 };
@@ -407,6 +479,7 @@ const on = {
   choices: (m) => {
     complain("");
     wait("line");
+    steps = m.steps;
     $("network-choice").replaceChildren(...m.networks.map((name) => make("option", { value: name, textContent: name })));
     showSongs(m.songs);
     marks = m.marks;
@@ -459,7 +532,29 @@ const on = {
     showFeature();
     showSummary();
     askBox();
+    if (state.versus) askVersus();
     if (search.everywhere !== null && search.layer !== state.layer) askMoments(search.everywhere);
+  },
+  other: (m, bytes) => {
+    if (m.turn !== turns.versus) return;
+    let at = 0;
+    other = { labels: m.labels, rows: m.features, before: m.before, seconds: m.seconds, says: null, left: null,
+      pictures: m.pictures.map((size, f) => held(`other ${f}`, bytes.slice(at, at += size))) };
+    showVersus();
+    if (other.rows.length > rows.length && !whole()) askSet(); // its own number of faders
+  },
+  "other answer": (m) => {
+    if (!other || m.turn < turns.versus) return;
+    other.says = m.says;
+    $("other-answer").dataset.says = JSON.stringify(m.says);
+    showVersus();
+  },
+  "other left": (m, bytes) => {
+    if (!other || m.turn < turns.versus) return;
+    wait("versus");
+    blind.changed();
+    other.left = samplesOf(bytes);
+    if (sounds.playing() && state.source !== "song") sounds.start();
   },
   box: (m) => {
     if (m.turn !== turns.box) return;
@@ -503,7 +598,11 @@ const on = {
   },
   wrong: (m) => {
     [setting, again] = ["", false];
-    for (const what of ["network", "song", "loop"]) wait(what);
+    for (const what of ["network", "song", "loop", "versus"]) wait(what);
+    if (m.turn && m.turn === turns.versus) {
+      state.versus = "";
+      alone();
+    }
     complain(m.text);
   },
 };
@@ -573,6 +672,14 @@ for (const id of ["box-t0", "box-t1", "box-f0", "box-f1"]) {
   });
 }
 to("box-clear", "click", () => chooseBox(null));
+const versus = (value) => {
+  state.versus = value;
+  complain("");
+  keepAddress();
+  askVersus();
+};
+to("versus", "change", () => versus($("versus").value));
+to("step", "input", () => versus(`=${steps[Number($("step").value)]}`));
 const moments = momentsIn($("moments"), { here: () => state.song, jump });
 to("search-song", "click", () => rows.length && askMoments(false));
 to("search-all", "click", () => rows.length && askMoments(true));
@@ -596,7 +703,7 @@ to("tabs", "keydown", (event) => {
   $("tabs").querySelector('[aria-selected="true"]').focus();
 });
 to("play", "click", sounds.toggle);
-for (const input of document.getElementsByName("source")) input.addEventListener("change", () => hear(input.value));
+for (const input of document.getElementsByName("source")) input.addEventListener("change", () => { blind.changed(); hear(input.value); });
 to("seek", "input", () => { sounds.seek(Number($("seek").value)); showTime(); });
 const repeat = (go) => {
   sounds.repeat(go);
@@ -607,11 +714,18 @@ to("loop", "change", () => repeat($("loop").checked));
 listen({
   toggle: sounds.toggle,
   move: (key) => grid?.move(key),
-  hear: (number) => SOURCES[number] && hear(SOURCES[number]),
+  hear: (number) => {
+    if (SOURCES[number] === "other" && !other) return;
+    if (SOURCES[number] === "left" || SOURCES[number] === "other") blind.changed();
+    if (SOURCES[number]) hear(SOURCES[number]);
+  },
   solo: () => rows.length && turn(state.alone, state.feature),
   mute: () => rows.length && turn(state.muted, state.feature),
   repeat: () => repeat(!state.repeat),
   favourite,
   note: () => { $("note").focus(); $("note").scrollIntoView({ block: "nearest" }); },
+  a: () => blind.listen("a"),
+  b: () => blind.listen("b"),
+  x: () => blind.listen("x"),
   leave: () => grid?.focus(),
 });

@@ -4,9 +4,9 @@ import { boxFrom, boxText } from "./box.mjs";
 const listed = (set) => [...set].sort((a, b) => a - b).join(".");
 const numbers = (text) => new Set((text ?? "").split(".").filter((part) => /^\d+$/.test(part)).map(Number));
 
-export const addressOf = ({ network, song, start, seconds, layer, sort, muted, alone, faders, box }) => {
+export const addressOf = ({ network, song, start, seconds, layer, sort, muted, alone, faders, box, versus }) => {
   const some = { network, song, start: start.toFixed(3), seconds: seconds.toFixed(3), layer, sort, muted: listed(muted), alone: listed(alone),
-    faders: [...faders].sort((a, b) => a[0] - b[0]).map(([f, v]) => `${f}-${Math.round(100 * v)}`).join("."), box: box ? boxText(box) : "" };
+    faders: [...faders].sort((a, b) => a[0] - b[0]).map(([f, v]) => `${f}-${Math.round(100 * v)}`).join("."), box: box ? boxText(box) : "", versus };
   return new URLSearchParams(Object.entries(some).filter(([, value]) => value !== "" && value !== null && value !== undefined)).toString();
 };
 
@@ -22,6 +22,7 @@ export const viewOf = (address) => {
   return {
     ...(said.get("network") ? { network: said.get("network") } : {}), ...(said.get("song") ? { song: said.get("song") } : {}),
     ...number("start", 0, 1e6), ...number("seconds", 0.1, 1e4), ...number("layer", 1, 1000),
+    ...(said.get("versus") ? { versus: said.get("versus") } : {}),
     ...(boxFrom(said.get("box")) ? { box: boxFrom(said.get("box")) } : {}),
     ...(["effect", "energy_share", "feature", "ratio"].includes(said.get("sort")) ? { sort: said.get("sort") } : {}),
     muted: numbers(said.get("muted")), alone: numbers(said.get("alone")), faders,
