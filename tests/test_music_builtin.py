@@ -412,6 +412,17 @@ def test_stems_add_up_to_the_song(sounds):
     assert np.std(sum(found.values()) - song) < 1e-3 * np.std(song)
 
 
+def test_stems_that_end_a_sample_sooner_or_later_add_up_as_well(monkeypatch, rng):
+    bass, lead = rng.normal(0, 0.1, (2, 20_000)).astype(np.float32)
+    bass[-1] = 0
+    monkeypatch.setattr(stems, "render", lambda *_: bass + lead)
+    monkeypatch.setattr(stems, "render_stems", lambda *_: {"bass": bass[:-1], "lead": np.append(lead, 0)})
+    found = stems.make_stems("dance", 2)
+    assert {len(stem) for stem in found.values()} == {20_000}
+    whole = normalise_loudness(builtin.equalise(bass + lead, plan("dance", 2).eq))
+    assert np.std(sum(found.values()) - whole) < 1e-3 * np.std(whole)
+
+
 def test_drums_are_taken_apart_by_kind_and_last_as_long_as_the_song():
     midi = compose("hiphop", 0)
     parts = stems.split(midi)

@@ -81,6 +81,19 @@ def test_songs_with_stems_are_found_and_the_whole_is_left_out(music, tmp_path):
         stems.find(tmp_path)
 
 
+def test_the_layout_of_musdb(tmp_path):
+    sound = np.random.default_rng(2).normal(0, 0.1, (RATE, 2))
+    for part, song in (("train", "A - One"), ("train", "B - Two"), ("test", "C - Three")):
+        (tmp_path / part / song).mkdir(parents=True)
+        for name in ("mixture", "vocals", "drums", "bass", "other"):
+            soundfile.write(tmp_path / part / song / f"{name}.wav", sound, 2 * RATE)
+    songs = stems.find(tmp_path)
+    assert [song.name for song in songs] == ["test/C - Three", "train/A - One", "train/B - Two"]
+    assert set(songs[0].stems) == {"vocals", "drums", "bass", "other"}
+    assert {len(sound) for sound in stems.read(songs[0], RATE).values()} == {RATE // 2}
+    assert stems.of_file(tmp_path / "test" / "C - Three" / "mixture.wav", tmp_path).stems == songs[0].stems
+
+
 def test_a_stem_is_taken_out_and_the_rest_stays_as_loud(music):
     sounds = stems.read(stems.find(music)[2], RATE)
     waves = np.stack(list(sounds.values()))[:, : FRONT.clip_samples]
@@ -237,8 +250,38 @@ def test_features_tell_tags_of_whole_clips(tagged, network, tmp_path):
     about = dissected.write(tmp_path, found)
     assert "fall without" not in dissected.said(about)[1]
     assert about["layers"]["1"]["counts"]["named"] == about["layers"]["1"]["counts"]["described"]
-    with pytest.raises(InputError, match="two tags at least"):
+    with pytest.raises(InputError, match="a tag at least must have songs with and without it"):
         dissection_clips.dissect_clips(network, tagged[:9], settings, progress=False)
+
+
+def test_columns_of_tags_are_concepts_with_songs_that_lack_them(tagged, network, tmp_path):
+    lines = ["file,mood,loud,quiet"]
+    for n, track in enumerate(tagged):
+        lines.append(f"{track.path},{['calm', 'sad', ''][n % 3]},{int(n > 7)},{['', 'TRUE'][n % 2]}")
+    (tmp_path / "tracks.csv").write_text("\n".join(lines))
+    music = dissected.Music(index=str(tmp_path / "tracks.csv"), tags=["mood", "loud", "quiet"])
+    listed = dissected._tagged(music)
+    assert [track.tags for track in listed[6:10]] == [
+        ("mood: calm",), ("mood: sad", "quiet"), ("loud",), ("mood: calm", "loud", "quiet")
+    ]  # fmt: skip
+    about = dissected.make(network, music, tmp_path / "out", Settings(clips=1, seeds=1))
+    assert about["concepts"] == ["loud", "mood: calm", "mood: sad", "quiet"]
+    with pytest.raises(InputError, match="has no column 'key'; its first columns are file, mood, loud, quiet"):
+        dissected._tagged(dataclasses.replace(music, tags=["key"]))
+    with pytest.raises(SettingError, match="root and tags go with index"):
+        dissected.make(network, dissected.Music(tags=["mood"]), tmp_path, SETTINGS)
+
+
+def test_tags_are_dealt_out_among_artists(tagged):
+    some = [dataclasses.replace(track, group=f"{track.label} {n % 8 // 2}") for n, track in enumerate(tagged)]
+    halves = dissection_clips._halves(some)
+    of = dissection_clips._dealt(some, halves, 1)
+    assert (of != np.arange(16)).any()
+    assert (halves[of] == halves).all()
+    given = {}
+    for n, track in enumerate(some):
+        given.setdefault(track.group, set()).add(some[of[n]].group)
+    assert all(len(groups) == 1 for groups in given.values())  # an artist's songs get one other's tags
 
 
 def test_an_artist_is_in_one_half(tagged):

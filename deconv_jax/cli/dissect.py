@@ -4,7 +4,8 @@ bin/dissect                                     the packaged genre3, with 60 bui
 bin/dissect --network=real3 --null_workdir=shuffled3 --out=DIR
 bin/dissect --network=DIR --out=DIR/dissected   a network of yours carries its names there, and pages show them
 bin/dissect --stems=MUSDB18-HQ                  with your songs: a folder for each, a sound file for each stem
-bin/dissect --index=tracks.csv --root=DIR       by tags of whole songs; --concepts=DIR: by folders of sound
+bin/dissect --index=tracks.csv --root=DIR       by labels of whole songs, or --tags=genre,mood: by columns of tags
+bin/dissect --concepts=DIR                      by folders of sound, one for each concept
 bin/dissect --ways                              and which way back makes a feature sound like its name: OUT/ways.csv
 bin/dissect --quick                             a few songs and controls, to see that it runs
 
@@ -25,6 +26,7 @@ _OUT = flags.DEFINE_string("out", "dissected", "Folder for what is made.")
 _STEMS = flags.DEFINE_string("stems", None, "Folder of songs with stems (default: built-in music).")
 _INDEX = flags.DEFINE_string("index", None, "Table of songs and their tags, as for bin/train, in place of stems.")
 _ROOT = flags.DEFINE_string("root", None, "What the paths in the index are relative to (default: its folder).")
+_TAGS = flags.DEFINE_list("tags", [], "Columns of the index that hold tags, as in genre,mood (default: the label's).")
 _CONCEPTS = flags.DEFINE_string("concepts", None, "Folder with a folder of sounds for each concept, in place of stems.")
 _SONGS = flags.DEFINE_integer("songs", 20, "Built-in songs of each genre.", 1, 10_000)
 _CLIPS = flags.DEFINE_integer("clips", 6, "Clips of a song.", 1)
@@ -48,7 +50,7 @@ def _dissect(arguments: list[str]) -> int:
     clips, removed, seeds = (2, 1, 1) if _QUICK.value else (_CLIPS.value, _REMOVED.value, _SEEDS.value)
     settings = dissection.Settings(clips, removed, seeds, tuple(_layers(trained)))
     songs = 2 if _QUICK.value else _SONGS.value
-    music = dissected.Music(_STEMS.value, _INDEX.value, _ROOT.value, _CONCEPTS.value, _cache(), songs)
+    music = dissected.Music(_STEMS.value, _INDEX.value, _ROOT.value, _TAGS.value, _CONCEPTS.value, _cache(), songs)
     ways = ways_back.Settings() if _WAYS.value else None
     about = dissected.make(trained, music, Path(_OUT.value), settings, null, ways)
     print(*dissected.said(about), Path(_OUT.value).absolute(), sep="\n")

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from deconv_jax.system import files
 PARTS = ("train", "validation", "test")
 
 COLUMNS = {
-    "path": ("path", "audio_path", "file", "filename", "file_name", "filepath", "file_path", "audio"),
+    "path": ("path", "audio_path", "file", "filename", "file_name", "filepath", "file_path", "audio", "mp3_path"),
     "label": ("label", "genre", "genre_top", "class", "tag", "style"),
     "group": ("group", "artist", "artist_id", "artist_name", "performer"),
     "part": ("split", "set", "part", "subset"),
@@ -41,6 +42,9 @@ PART_NAMES = {
 }
 """What a table may call the parts."""
 
+_MARKS = {"1": True, "1.0": True, "true": True, "": False, "0": False, "0.0": False, "false": False}
+"""Cells of a column that says of one tag who has it, in lower case."""
+
 _FMA = {"label": ("track", "genre_top"), "group": ("artist", "id"), "part": ("set", "split")}
 _CELL_LIMIT = 1 << 24  # characters; csv's own limit of 131,072 is less than a biography may take
 
@@ -55,6 +59,7 @@ class Track:
       label: its genre.
       group: its artist, or whatever else must not stand on two sides of a split; "" if not known.
       part: the part that the index puts it into, one of `PARTS`; "" if the index leaves that open.
+      tags: what the columns that were asked for say of it; see `index_table`.
     """
 
     path: Path
@@ -62,6 +67,7 @@ class Track:
     label: str
     group: str = ""
     part: str = ""
+    tags: tuple[str, ...] = ()
 
 
 def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
@@ -103,7 +109,9 @@ def index_folder(root, keep: set[Path] | None = None) -> list[Track]:
     return tracks
 
 
-def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], list[tuple[str, str]]]:
+def index_table(
+    table, root=None, labelled: bool = True, tags: Sequence[str] = ()
+) -> tuple[list[Track], list[tuple[str, str]]]:
     """Tracks that a table lists: CSV (commas or semicolons) or TSV, UTF-8 or UTF-16, one header row.
 
     Columns are found by their names, see `COLUMNS`: path and label are needed, group (the artist) and part are taken
@@ -119,6 +127,8 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
       table: the file.
       root: what paths are relative to; the table's own folder if left out. Paths may lead out of it.
       labelled: whether a label is needed. If not, tracks of tables or rows without have the label "".
+      tags: names of columns, as in the header, of which `Track.tags` is made. One of zeros and ones (or true and false)
+        is a tag of the column's name; of any other every value is one, such as "mood: calm". FMA's has none.
 
     Returns:
       Tracks in the table's order, and (name, reason) of every row that cannot be used: too few cells, no path, no
@@ -131,7 +141,8 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
     if root and not Path(root).is_dir():
         raise InputError(f"{files.shown(root)}: is no folder; wanted is what {title} starts from", "root")
     base = os.path.abspath(root or Path(table).parent)
-    rows, is_fma = _read_table(table, labelled)
+    rows, is_fma = _read_table(table, labelled, tags)
+    marks = [all(row.tags[n].lower() in _MARKS for row in rows) for n in range(len(tags))]
     skipped: list[tuple[str, str]] = []
     if is_fma:
         present = [r for r in rows if os.path.exists(os.path.join(base, r.path))]
@@ -152,24 +163,15 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
             with_label = os.path.join(base, row.label, row.path)
             path = with_label if os.path.exists(with_label) else path
         part = "" if parts is None else row.parts[parts]
-        reason = ""
-        if not row.path.strip():
-            reason = "no path"
-        elif labelled and not row.label:
-            reason = "no label"
-        elif part.lower() not in PART_NAMES and parts is not None:
-            reason = f"the part {files.shown(part)!r} is none of {', '.join(PART_NAMES)}" if part else "no part"
-        elif path in lines:
-            reason = f"the same file as in line {lines[path]}"
-        elif not os.path.exists(path):
-            reason = f"there is no file {files.shown(path)}"
+        reason = _unusable(row, path, part if parts is not None else None, labelled, lines)
         name = files.shown(path[len(base) :].lstrip(os.sep) if path.startswith(base + os.sep) else row.path)
         if reason:
             skipped.append((name[:200] or title, f"line {row.line} of {title}: {reason[:300]}"))
             continue
         lines[path] = row.line
         group, label = files.shown(row.group), files.shown(row.label)
-        tracks.append(Track(Path(path), name, label, group, PART_NAMES.get(part.lower(), "")))
+        given = tuple(_tags(tags, row.tags, marks))
+        tracks.append(Track(Path(path), name, label, group, PART_NAMES.get(part.lower(), ""), given))
     if not tracks:
         first = f"first reason: {skipped[0][1]}" if skipped else "it has no rows"
         raise InputError(
@@ -183,17 +185,43 @@ def index_table(table, root=None, labelled: bool = True) -> tuple[list[Track], l
     return tracks, skipped
 
 
+def _unusable(row: "_Row", path: str, part: str | None, labelled: bool, lines: dict[str, int]) -> str:
+    """Why a row cannot be used, or ""; `part` is None in a table without, `lines` those of files that came before."""
+    if not row.path.strip():
+        return "no path"
+    if labelled and not row.label:
+        return "no label"
+    if part is not None and part.lower() not in PART_NAMES:
+        return f"the part {files.shown(part)!r} is none of {', '.join(PART_NAMES)}" if part else "no part"
+    if path in lines:
+        return f"the same file as in line {lines[path]}"
+    return "" if os.path.exists(path) else f"there is no file {files.shown(path)}"
+
+
+def _tags(columns: Sequence[str], cells: Sequence[str], marks: Sequence[bool]) -> Iterator[str]:
+    """The tags of a row; `marks`: of which columns the cells only say whether it has the tag."""
+    for column, cell, mark in zip(columns, cells, marks, strict=True):
+        if mark and _MARKS[cell.lower()]:
+            yield files.shown(column)
+        elif not mark and cell:
+            yield files.shown(f"{column}: {cell}")
+
+
 class _Row(NamedTuple):
-    """What a row says, as it stands there; `parts` has the cells of every column that may name the part."""
+    """What a row says, as it stands there.
+
+    `parts` has the cells of every column that may name the part, `tags` those of the columns that were asked for.
+    """
 
     line: int
     path: str
     label: str
     group: str
     parts: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
-def _read_table(table, labelled: bool) -> tuple[list[_Row], bool]:
+def _read_table(table, labelled: bool, tags: Sequence[str] = ()) -> tuple[list[_Row], bool]:
     """The rows of a table, and whether it is FMA's; InputError if it is no table or lacks a column."""
     shown = files.shown(table)
     accepted = "accepted is a table as CSV or TSV, in UTF-8, with a header row"
@@ -230,6 +258,12 @@ def _read_table(table, labelled: bool) -> tuple[list[_Row], bool]:
                     f"{', '.join(COLUMNS[lacking[0]])}; name the column so",
                     "index",
                 )
+            if unknown := [name for name in tags if is_fma or name not in header]:
+                found = ", ".join(files.shown(name) for name in ([] if is_fma else header[:20])) or "none for tags"
+                raise InputError(
+                    f"{shown}: has no column {files.shown(unknown[0])!r}; its first columns are {found}", "tags"
+                )
+            places = [header.index(name) for name in tags]
             rows = []
             for row in reader if is_fma else itertools.chain([second], reader):
                 line = reader.line_num
@@ -244,7 +278,8 @@ def _read_table(table, labelled: bool) -> tuple[list[_Row], bool]:
                         continue  # the third header row
                     path = os.path.join(path.zfill(6)[:3], path.zfill(6) + ".mp3")
                 parts = tuple(row[n].strip() if n < len(row) else "" for n in roles.get("part", []))
-                rows.append(_Row(line, path, label.strip(), group.strip(), parts))
+                cells = tuple(row[n].strip() if n < len(row) else "" for n in places)
+                rows.append(_Row(line, path, label.strip(), group.strip(), parts, cells))
             return rows, is_fma
     except OSError as error:
         raise InputError(f"{shown}: cannot be read ({error.strerror}); {accepted}", "index") from None

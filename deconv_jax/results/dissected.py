@@ -6,7 +6,7 @@ was made of, which its fingerprint tells.
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Music:
     Attributes:
       stems: folder of songs with stems.
       index, root: table of tagged songs, and what its paths are relative to.
+      tags: names of its columns, if not the label alone (`deconv_jax.data.tracks.index_table`).
       concepts: folder with a folder of sounds for each concept.
       cache_dir, songs: where stems of built-in songs are kept, and how many of each genre there are to be.
     """
@@ -41,6 +42,7 @@ class Music:
     stems: str | None = None
     index: str | None = None
     root: str | None = None
+    tags: Sequence[str] = ()
     concepts: str | None = None
     cache_dir: Path = Path()
     songs: int = 20
@@ -68,17 +70,16 @@ def make(
       InputError: `out` cannot be written, another process writes there, or the music cannot be used. SettingError: as
         `dissect`, more than one kind of music, or ways without stems.
     """
-    if sum(map(bool, (music.stems, music.index, music.concepts))) > 1 or (music.root and not music.index):
-        raise SettingError("one of stems, index and concepts names the music, and root goes with index")
+    if sum(map(bool, (music.stems, music.index, music.concepts))) > 1 or (
+        (music.root or music.tags) and not music.index
+    ):
+        raise SettingError("one of stems, index and concepts names the music, and root and tags go with index")
     if ways and (music.index or music.concepts):
         raise SettingError("ways back are compared where it is known when a stem sounds: not by index or concepts")
     with locks.writing(out, "out", [PARTS]) as folder:
         how: dict[str, Any] = {"settings": settings, "null": null, "parts": folder / PARTS}
         if music.index or music.concepts:
-            listed = tracks.index_table(music.index, music.root)[0] if music.index else None
-            return write(
-                folder, dissection_clips.dissect_clips(trained, listed or tracks.index_folder(music.concepts), **how)
-            )
+            return write(folder, dissection_clips.dissect_clips(trained, _tagged(music), **how))
         layers = dissection.check(trained, settings, null)
         songs = dissection.songs(music.stems, music.cache_dir, music.songs, trained.front_end.sample_rate)
         material, failed = dissection_music.gather(trained, songs, settings.clips, settings.removed, layers)
@@ -88,6 +89,13 @@ def make(
             about["ways"] = ways_back.compare(trained, songs, material, found, null=null, wanted=ways)
             files.write_csv(folder / WAYS, about["ways"], ways_back.COLUMNS)
         return about
+
+
+def _tagged(music: Music) -> list[tracks.Track]:
+    """The tracks of a table or of folders of sound."""
+    if not music.index:
+        return tracks.index_folder(music.concepts)
+    return tracks.index_table(music.index, music.root, labelled=not music.tags, tags=music.tags)[0]
 
 
 def write(folder: Path, found: Dissection) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Where nothing is known of stems, a feature can still tell clips with a tag from those without, as an AUROC of its mean
 over the clip. The rule and the controls are those of `deconv_jax.results.dissection`; nothing can be taken out. One
-control more is the same features with the tags dealt out anew among the songs (as TCAV's random concepts are): of many
-features some tell any few songs from the rest.
+control more is the same features with the tags dealt out anew among the artists, where these are known, else among the
+songs (as TCAV's random concepts are): of many features some tell any few artists from the rest.
 """
 
 import dataclasses
@@ -42,6 +42,9 @@ TOGETHER = 16
 DRAWS = 5
 """Times that tags are dealt out anew."""
 
+MOST_TAGS = 255
+"""More would be names for everything."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Clips:
@@ -65,20 +68,29 @@ def dissect_clips(
 
     Args:
       trained: the network.
-      tracks: with their tags in `label`; none that it was trained on. Those of one group (artist) stay in one half.
+      tracks: with their `tags`, or `label` where none has tags; none that it was trained on. Those of one group
+        (artist) stay in one half.
       settings: see `Settings`.
       null, parts, progress: as in `deconv_jax.results.dissection.dissect`.
 
     Raises:
-      InputError: fewer than two tags are left in either half. SettingError: as there.
+      InputError: no tag has clips with and without it in both halves, or there are too many. SettingError: as there.
     """
     layers, front = check(trained, settings, null), trained.front_end
     clips, failed = _clips(front, tracks, settings.clips, progress)
-    halves, concepts = _halves(tracks), sorted({track.label for track in tracks})
-    tags = np.array([[tracks[n].label == concept for n in clips.tracks] for concept in concepts])
-    half = halves[clips.tracks]
-    if any((tags[:, half == n].any(axis=1)).sum() < 2 for n in (0, 1)):
-        raise InputError("two tags at least must have songs (of two artists, where these are known) in both halves")
+    halves, given = _halves(tracks), _tags(tracks)
+    concepts = sorted({tag for some in given for tag in some})
+    if len(concepts) > MOST_TAGS:
+        raise InputError(
+            f"{len(concepts)} tags; at most {MOST_TAGS} may be compared: name columns with fewer values", "tags"
+        )
+    tagged = np.array([[concept in some for some in given] for concept in concepts])
+    tags, half = tagged[:, clips.tracks], halves[clips.tracks]
+    told = [tags[:, half == n].any(axis=1) & ~tags[:, half == n].all(axis=1) for n in (0, 1)]
+    if not np.any(told[0] & told[1]):
+        raise InputError(
+            "a tag at least must have songs with and without it (of two artists each, if known) in both halves"
+        )
     about = about_run(trained, settings, null, [track.name for track in tracks], len(clips.tracks))
     seen = np.stack([blocks.analyse(front, clip).seen for clip in clips.waveforms[:: max(1, len(half) // 32)][:32]])
     networks = [own(trained), *controls(trained, seen, settings.seeds, null)]
@@ -86,9 +98,9 @@ def dissect_clips(
     def measure(network: Network, variables: Any) -> Measured:
         return _means(dataclasses.replace(trained, network=network, variables=variables), clips.waveforms, layers)
 
-    measured = each(networks, measure, about | {"labels": [track.label for track in tracks]}, parts, progress)
+    measured = each(networks, measure, about, parts, progress)
     simple = _scores(clips.simple, tags, half)
-    drawn = [_dealt(tracks, halves, concepts, seed)[:, clips.tracks] for seed in range(DRAWS)]
+    drawn = [tagged[:, _dealt(tracks, halves, seed)][:, clips.tracks] for seed in range(DRAWS)]
     found = {}
     for layer in layers:
         values = [one[str(layer)] for one in measured]
@@ -134,23 +146,41 @@ def _names() -> list[str]:
 
 
 def _halves(tracks: Sequence[Track]) -> np.ndarray:
-    """Which half each track is in, 0 or 1: artists in turns within each tag, whole, in the order of the tracks."""
+    """Which half each track is in, 0 or 1: artists in turns within each label (or first tag), in the tracks' order."""
     seen: dict[str, int] = {}
     counts: dict[str, int] = {}
     for number, track in enumerate(tracks):
-        who = track.group or f"\0{number}"
-        if who not in seen:
-            seen[who] = counts.get(track.label, 0) % 2
-            counts[track.label] = counts.get(track.label, 0) + 1
-    return np.array([seen[track.group or f"\0{number}"] for number, track in enumerate(tracks)])
+        if (who := _artist(tracks, number)) not in seen:
+            kind = track.label or next(iter(track.tags), "")
+            seen[who] = counts.get(kind, 0) % 2
+            counts[kind] = counts.get(kind, 0) + 1
+    return np.array([seen[_artist(tracks, number)] for number in range(len(tracks))])
 
 
-def _dealt(tracks: Sequence[Track], halves: np.ndarray, concepts: Sequence[str], seed: int) -> np.ndarray:
-    """Tags (concepts, tracks) dealt out anew among the tracks of each half."""
-    labels, rng = np.array([concepts.index(track.label) for track in tracks]), np.random.default_rng(seed)
+def _dealt(tracks: Sequence[Track], halves: np.ndarray, seed: int) -> np.ndarray:
+    """The number of the track whose tags each track gets: in turns those of one artist, drawn anew within each half.
+
+    Artists and not songs are mixed: songs of one are alike, so their tags are told by whatever tells the artist.
+    """
+    of, rng = np.arange(len(tracks)), np.random.default_rng(seed)
     for half in (0, 1):
-        labels[halves == half] = rng.permutation(labels[halves == half])
-    return labels == np.arange(len(concepts))[:, None]
+        artists: dict[str, list[int]] = {}
+        for number in np.flatnonzero(halves == half):
+            artists.setdefault(_artist(tracks, int(number)), []).append(int(number))
+        songs = list(artists.values())
+        for mine, place in zip(songs, rng.permutation(len(songs)), strict=True):
+            of[mine] = np.resize(songs[place], len(mine))
+    return of
+
+
+def _tags(tracks: Sequence[Track]) -> list[tuple[str, ...]]:
+    """The tags of each track, or where none has any, its label."""
+    tagged = any(track.tags for track in tracks)
+    return [track.tags if tagged else (track.label,) for track in tracks]
+
+
+def _artist(tracks: Sequence[Track], number: int) -> str:
+    return tracks[number].group or f"\0{number}"
 
 
 def _means(trained: Trained, waveforms: np.ndarray, layers: Sequence[int]) -> Measured:
