@@ -28,6 +28,7 @@ from deconv_jax.measures import randomised
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.network.trained import Trained
+from deconv_jax.page import network as about_network
 from deconv_jax.results import explain
 from deconv_jax.sound import audio, blocks
 from deconv_jax.sound.front_end import FrontEnd
@@ -615,6 +616,22 @@ def test_a_dropped_song_is_heard_and_a_broken_one_is_told(served, line, song):
     assert line.until("wrong")[0]["text"].startswith("broken.wav: is no readable sound file")
 
 
+def test_a_network_whose_folder_is_gone_is_told_and_one_that_is_held_stays(trained, tmp_path):
+    lost = dataclasses.replace(trained, checkpoint=tmp_path / "gone")
+    assert [term for term, _ in about_network.about(lost)] == [t for t, _ in about_network.about(trained)][:-1]
+
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    studio = Studio({"<b>": gone}, [], songs.Library(tmp_path / "studio"))
+    with pytest.raises(InputError, match=r"<b>: cannot be opened \(No such file"):
+        studio.network("<b>")
+    studio.end()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory"):
+        songs.Library(tmp_path / "file" / "studio")
+
+
 def test_a_window_that_goes_away_is_forgotten_and_two_do_not_mix(served):
     first, second = Line(served), Line(served)
     opened(first)
@@ -844,7 +861,11 @@ def test_it_fits_narrow_windows_and_is_reached_without_a_mouse(browser, served, 
     visit.check(f"http://{served.place.netloc}/")
 
 
-def test_what_is_wrong_is_said_on_the_page_and_a_lost_line_comes_back(browser, trained, song, tmp_path):
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_what_is_wrong_is_said_on_the_page_and_a_lost_line_comes_back(browser, trained, song, tmp_path, monkeypatch):
     def vanished():
         raise InputError("nets/mine: holds no network; wanted is a folder")
 
@@ -856,8 +877,14 @@ def test_what_is_wrong_is_said_on_the_page_and_a_lost_line_comes_back(browser, t
         page.set_input_files("#file", {"name": HOSTILE, "mimeType": "audio/wav", "buffer": b"no sound at all"})
         until(lambda: page.inner_text("#wrong").startswith(f"{HOSTILE}: is no readable sound file"))
         assert page.locator("img[src='x']").count() == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(songs.Incoming, "write", full)
+            page.set_input_files("#file", {"name": "x.wav", "mimeType": "audio/wav", "buffer": bytes(10**6)})
+            until(lambda: "x.wav: cannot be kept (No space left on device); free some" in page.inner_text("#wrong"))
+        assert "400" in visit.wrong.pop()  # the browser's own line about the request that was refused
         page.select_option("#network-choice", "gone")
         until(lambda: "nets/mine: holds no network" in page.inner_text("#wrong"))
+        until(lambda: page.input_value("#network-choice") == "one")  # that which was there stays
         page.select_option("#network-choice", "one")
         page.select_option("#song-choice", page.get_attribute("optgroup[label=named] option", "value"))
         visit.ready()
@@ -867,7 +894,9 @@ def test_what_is_wrong_is_said_on_the_page_and_a_lost_line_comes_back(browser, t
         served.end()
 
 
-def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(browser, trained, song, tmp_path):
+def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(
+    browser, trained, song, tmp_path, monkeypatch
+):
     path = tmp_path / "notes.json"
     served = Served(trained, tmp_path / "studio", [song], notes=path)
     try:
@@ -889,9 +918,44 @@ def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(browse
         visit.ready()
         assert page.input_value("#note") == "<b>loud 1"
         assert page.get_attribute("#favourite", "aria-pressed") == "true"
-        visit.check(f"http://{served.place.netloc}/")
+        other = Visit(browser, served.address)  # a second window hears of what the first does
+        other.ready()
+        with monkeypatch.context() as patch:
+            patch.setattr("deconv_jax.system.files.write_bytes", full)
+            page.fill("#note", "held")
+            until(lambda: "cannot be written (No space left on device)" in page.inner_text("#wrong"))
+            assert "not all of it is in the file" in page.inner_text("#kept")
+            until(lambda: other.page.input_value("#note") == "held")
+        made_a_page(visit, served)
+        for each in (visit, other):
+            each.check(f"http://{served.place.netloc}/")
     finally:
         served.end()
+    assert [mark["note"] for mark in Notes(path).marks.values()] == ["held"]  # written when there was space again
+
+
+def made_a_page(visit, served):
+    """The page of two features is the library's, lies in the studio's folder, and opens."""
+    page = visit.page
+    for feature in (4, 0):
+        page.click(f".card[data-feature='{feature}']")
+    page.click("#page-make")
+    until(lambda: "Making a page" in page.inner_text("#waiting") or page.locator("#page-link").is_visible())
+    served.studio.makers.submit(lambda: None).result(300)  # as long as it takes
+    until(lambda: page.locator("#page-link").is_visible())
+    address = page.get_attribute("#page-link", "href")
+    folder = served.studio.library.pages / address.split("/")[1]
+    assert str(folder) in page.inner_text("#page-facts")
+    (table,) = folder.glob("*/features.csv")
+    assert [line.split(",")[:2] for line in table.read_text().splitlines()[1:]] == [["2", "0"], ["2", "4"]]
+    with visit.context.expect_page() as opened:
+        page.click("#page-link")
+    made = opened.value
+    made.on("console", lambda message: visit.wrong.append(message.text))
+    until(lambda: made.locator("#grid .card").count() > 0)  # look-alikes may lie in one stack
+    assert HOSTILE.removesuffix(".wav") in made.inner_text("body")
+    for path in (f"page/{'0' * 20}/", "page/..%2f..%2fnotes.json/", "page/"):
+        assert served.ask(path=served.place.path + path)[0] == 404
 
 
 def test_notes_that_cannot_be_written_are_held_and_strange_files_are_left_alone(tmp_path, monkeypatch):
@@ -899,10 +963,6 @@ def test_notes_that_cannot_be_written_are_held_and_strange_files_are_left_alone(
     notes.change(place, {"favourite": True, "note": "x" * 5000})
     assert len(Notes(notes.path).marks['["net","song",5,3]']["note"]) == 2000
     before = notes.path.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
         patch.setattr("deconv_jax.system.files.write_bytes", full)
         with pytest.raises(InputError, match=r"cannot be written \(No space left"):

@@ -1,5 +1,6 @@
 """What pages say of a network: numbers for their scripts, how it was trained, and how often it is right."""
 
+import contextlib
 import datetime
 from pathlib import Path
 
@@ -58,7 +59,6 @@ def about(trained: Trained) -> list[tuple[str, str]]:
     """How the network was trained, as terms and their text."""
     config, report = trained.about["config"], _report(trained)
     front, net = trained.front_end, trained.network
-    written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
     data, train = config.get("data", {}), config.get("train", {})
     maps = ", ".join(dict.fromkeys(str(block.maps) for block in net.blocks))
     if len({block.maps for block in net.blocks}) > 1:
@@ -96,7 +96,10 @@ def about(trained: Trained) -> list[tuple[str, str]]:
                 f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}",
             )
         )
-    rows.append(("Weights written" if "train" in config else "Network file written", f"{written:%-d %B %Y, %H:%M} UTC"))
+    with contextlib.suppress(OSError):  # the folder may be gone by now, and the network still be here
+        written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
+        what = "Weights written" if "train" in config else "Network file written"
+        rows.append((what, f"{written:%-d %B %Y, %H:%M} UTC"))
     return rows
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from deconv_jax.errors import InputError, SettingError
@@ -36,6 +37,38 @@ class Job:
     send: Callable[[Message], None]
     ready: Callable[[], bool]
     turn: int = 0
+
+
+class Elsewhere:
+    """What a job waits for that a thread of a pool does, one thing at a time.
+
+    Args:
+      pool: of threads.
+      wake: called when it is done.
+    """
+
+    def __init__(self, pool: Executor, wake: Callable[[], None]):
+        self._pool, self._wake = pool, wake
+        self._future: Future | None = None
+
+    def begin(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._future = self._pool.submit(function, *arguments)
+        self._future.add_done_callback(lambda _: self._wake())
+
+    def ready(self) -> bool:
+        """Whether nothing is under way."""
+        return self._future is None or self._future.done()
+
+    def result(self) -> Any:
+        """What the function returned; what it raised is raised here."""
+        assert self._future
+        future, self._future = self._future, None
+        return future.result()
+
+    def cancel(self) -> None:
+        """Nobody waits any more: what has not begun does not begin."""
+        if self._future:
+            self._future.cancel()
 
 
 class Worker:

@@ -16,7 +16,7 @@ MOST = 100_000
 
 
 class Notes:
-    """What was marked, by network (its fingerprint), song, layer and feature.
+    """What was marked, by network (its fingerprint), song, layer and feature; `kept`: whether all of it is in the file.
 
     Args:
       path: of the file; None keeps nothing beyond this process. One that is there is read and added to.
@@ -26,7 +26,7 @@ class Notes:
     """
 
     def __init__(self, path: Path | None = None):
-        self.path, self._lock = path, threading.Lock()
+        self.path, self._lock, self.kept = path, threading.Lock(), bool(path)
         self.marks: dict[str, dict[str, Any]] = {}
         if path and path.exists():
             wanted = "wanted is a file that the studio wrote, or a name that is not taken"
@@ -52,16 +52,24 @@ class Notes:
             self.marks = {k: v for k, v in self.marks.items() if k != key}
             if any((new := _mark(mark)).values()):
                 self.marks[key] = new
-            if self.path:
-                try:
-                    files.write_json(self.path, {"studio notes": self.marks})
-                except OSError as error:
-                    reason = (
-                        f"the notes cannot be written ({error.strerror or error}); they are held until the studio ends"
-                    )
-                    raise InputError(
-                        f"{files.shown(self.path)}: {reason}: free some space, and change one again"
-                    ) from None
+            self._write()
+
+    def end(self) -> None:
+        """Writes once more what could not be written; InputError where that fails again."""
+        with self._lock:
+            if self.path and not self.kept:
+                self._write()
+
+    def _write(self) -> None:
+        if not self.path:
+            return
+        try:
+            files.write_json(self.path, {"studio notes": self.marks})
+            self.kept = True
+        except OSError as error:
+            self.kept = False
+            reason = f"the notes cannot be written ({error.strerror or error}); they are held until the studio ends"
+            raise InputError(f"{files.shown(self.path)}: {reason}: free some space, and change one again") from None
 
 
 def _mark(given: dict[str, Any]) -> dict[str, Any]:

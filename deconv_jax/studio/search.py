@@ -6,14 +6,14 @@ and a search that was given up goes on with the song that it had not finished.
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from deconv_jax.errors import InputError
 from deconv_jax.network.trained import Trained
+from deconv_jax.studio.jobs import Elsewhere
 from deconv_jax.studio.responses import Index, Moments, moments_of
 from deconv_jax.studio.songs import Library, Source
 
@@ -31,16 +31,11 @@ class Search:
 
     Args:
       library, index: where songs come from, and what is known of them.
-      readers: decodes; `wake` is called when it is done.
+      elsewhere: where they are decoded.
     """
 
-    def __init__(self, library: Library, index: Index, readers: Executor, wake: Callable[[], None]):
-        self._library, self._index, self._readers, self._wake = library, index, readers, wake
-        self._decoded: Future | None = None
-
-    def ready(self) -> bool:
-        """Whether the next step has something to do."""
-        return self._decoded is None or self._decoded.done()
+    def __init__(self, library: Library, index: Index, elsewhere: Elsewhere):
+        self._library, self._index, self._elsewhere = library, index, elsewhere
 
     def steps(
         self, trained: Trained, layer: int, feature: int, sources: Sequence[Source], here: tuple[str, np.ndarray]
@@ -81,18 +76,16 @@ class Search:
                     yield said(number + 1, 0.0, True)
             yield said(len(sources), 1.0, True)
         finally:
-            if self._decoded:
-                self._decoded.cancel()
+            self._elsewhere.cancel()
 
     def _heard(self, trained: Trained, source: Source, here: tuple[str, np.ndarray]) -> Iterator[float | str | Moments]:
         """Shares of a song that were heard, and at last its moments, or why it could not be."""
         key, waveform = here
         yield 0.0
         if key != source.key:
-            self._decoded = self._readers.submit(self._read, source, trained.front_end.sample_rate)
-            self._decoded.add_done_callback(lambda _: self._wake())
+            self._elsewhere.begin(self._read, source, trained.front_end.sample_rate)
             yield 0.0
-            got, self._decoded = self._decoded.result(), None
+            got = self._elsewhere.result()
             if isinstance(got, str):
                 yield got
                 return

@@ -12,6 +12,7 @@ import logging
 import secrets
 import socket
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ import uvicorn
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -27,6 +28,7 @@ from deconv_jax import __version__
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.page import document
 from deconv_jax.page.scripts import joined
+from deconv_jax.studio import pages, songs
 from deconv_jax.studio.jobs import Message, wrong
 from deconv_jax.studio.window import Studio, Window
 
@@ -121,15 +123,25 @@ def application(studio: Studio, hosts: set[str], token: str) -> Guard:
             return JSONResponse({"wrong": "two songs are being dropped already: wait for one of them"}, 429, _HEADERS)
         async with dropping:
             try:
+                stream = request.stream()
                 with studio.library.receiving(request.query_params.get("name", "")) as incoming:
-                    async for some in request.stream():
+                    async for some in stream:
                         incoming.write(some)
             except InputError as error:
+                await _drained(stream)
                 return JSONResponse({"wrong": str(error)}, 400, _HEADERS)
             except ClientDisconnect:
                 return JSONResponse({"wrong": "the browser went away"}, 400, _HEADERS)
         assert incoming.source
+        studio.tell({"kind": "songs", "songs": studio.library.listing()})
         return JSONResponse({"key": incoming.source.key, "name": incoming.source.name}, headers=_HEADERS)
+
+    async def page_made(request: Request) -> Response:
+        path = pages.find(studio.library.pages, request.path_params["name"])
+        if path is None:
+            return PlainTextResponse("This page is not here any more: make it again\n", 404, _HEADERS)
+        own = {"content-security-policy": "frame-ancestors 'none'"}  # what it may load, it says itself
+        return FileResponse(path, headers=_HEADERS | own)
 
     async def talk(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -141,8 +153,23 @@ def application(studio: Studio, hosts: set[str], token: str) -> Guard:
             return
         await _talk(websocket, studio, open_windows)
 
-    routes = [Route("/", index), Route("/drop", drop, methods=["POST"]), WebSocketRoute("/talk", talk)]
+    routes = [
+        Route("/", index),
+        Route("/drop", drop, methods=["POST"]),
+        Route("/page/{name}/", page_made),
+        WebSocketRoute("/talk", talk),
+    ]
     return Guard(Starlette(routes=[Mount(f"/{token}", routes=routes)]), hosts, token)
+
+
+async def _drained(stream: AsyncIterator[bytes]) -> None:
+    """Takes what a browser still sends and lets it go: it reads why a file was refused only when it has sent it."""
+    gone = 0
+    with contextlib.suppress(ClientDisconnect):
+        async for some in stream:
+            gone += len(some)
+            if gone > songs.LARGEST:
+                return
 
 
 async def _talk(websocket: WebSocket, studio: Studio, open_windows: set[Window]) -> None:

@@ -55,13 +55,21 @@ class Library:
       named: files that can always be chosen.
       music: a folder of more.
       cache_dir: where the built-in excerpts are, which are made when the first is read; None for none of them.
+
+    Raises:
+      InputError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, named: Sequence[Path] = (), music: Any = None, cache_dir: Path | None = None):
         self._cache_dir = cache_dir
-        self.dropped, self.scratch = folder / "dropped", folder / "scratch"
-        for own in (self.dropped, self.scratch):
-            own.mkdir(parents=True, exist_ok=True)
+        self.dropped, self.scratch, self.pages = folder / "dropped", folder / "scratch", folder / "pages"
+        for own in (self.dropped, self.scratch, self.pages):
+            try:
+                own.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"{files.shown(folder)}: cannot be written ({error.strerror or error}); name another", "cache_dir"
+                ) from None
             files.remove_leftovers(own, files.STALE)
         self.sources: dict[str, Source] = {}
         found = audio.find([music])[:SHOWN] if music else []

@@ -21,8 +21,8 @@ from deconv_jax.page import network as about_network
 from deconv_jax.pictures import spectrograms
 from deconv_jax.results.explain import row_magnitudes
 from deconv_jax.sound import audio
-from deconv_jax.studio import hearing, responses
-from deconv_jax.studio.jobs import Job, Message, Worker, wrong
+from deconv_jax.studio import hearing, pages, responses
+from deconv_jax.studio.jobs import Elsewhere, Job, Message, Worker, wrong
 from deconv_jax.studio.networks import Networks
 from deconv_jax.studio.notes import Notes
 from deconv_jax.studio.responses import Index
@@ -53,6 +53,7 @@ class Studio:
         self.networks, self.steps, self.library, self.notes = networks, steps, library, notes or Notes()
         self.worker, self.readers = Worker(), ThreadPoolExecutor(2, thread_name_prefix="reader")
         self.searchers, self.index = ThreadPoolExecutor(1, thread_name_prefix="searcher"), Index()
+        self.makers, self.windows = ThreadPoolExecutor(1, thread_name_prefix="maker"), set[Window]()
         self._loaded: dict[str, Trained] = {}
         self._twins: dict[str, Any] = {}
 
@@ -60,7 +61,11 @@ class Studio:
         """A network by its name; on the worker's thread only."""
         if name not in self.networks:
             raise InputError(f"{files.shown(name)}: is no network that can be chosen here: choose one of the list")
-        trained = self._loaded.pop(name, None) or self.networks[name]()
+        try:
+            trained = self._loaded.pop(name, None) or self.networks[name]()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(f"{files.shown(name)}: cannot be opened ({reason}): choose another network") from None
         self._loaded[name] = trained
         for old in [*self._loaded][:-LOADED]:
             del self._loaded[old]
@@ -76,9 +81,19 @@ class Studio:
             del self._twins[old]
         return found
 
+    def tell(self, message: dict[str, Any], but: "Window | None" = None) -> None:
+        """Sends every window, or all but one, what another has changed; on the server's thread only."""
+        for window in self.windows - {but}:
+            window.send((message, b""))
+
     def end(self) -> None:
-        for pool in (self.readers, self.searchers):
+        """Ends what computes; notes that could not be kept are tried once more."""
+        for pool in (self.readers, self.searchers, self.makers):
             pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            self.notes.end()
+        except InputError as error:
+            log.error("%s", error)
         self.worker.end()
 
 
@@ -113,11 +128,12 @@ class Window:
     """
 
     def __init__(self, studio: Studio, send: Callable[[Message], None], ready: Callable[[], bool]):
-        self._studio, self._send, self._ready = studio, send, ready
+        self._studio, self.send, self._ready = studio, send, ready
         self._held = _Held()
         self._reading = 0  # counts the songs that were asked for: an earlier one is read no further
         self._scales: list[float] = []
-        marks = {"marks": studio.notes.marks, "kept": bool(studio.notes.path)}
+        studio.windows.add(self)
+        marks = {"marks": studio.notes.marks} | self._kept()
         known = {"networks": [*studio.networks], "steps": [*studio.steps], "songs": studio.library.listing()}
         send(({"kind": "choices", **known, **marks}, b""))
 
@@ -136,20 +152,22 @@ class Window:
                 "moments": self._moments,
                 "stop": self._stop,
                 "versus": self._versus,
+                "page": self._page,
             }
             if not isinstance(message["turn"], int):
                 raise TypeError("turn is no whole number")
             turn = message["turn"]
             does[message["do"]](turn, {k: v for k, v in message.items() if k not in ("do", "turn")})
         except InputError as error:
-            self._send(wrong(str(error), turn))
+            self.send(wrong(str(error), turn))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             text = f"the page asked what the studio does not know ({type(error).__name__}): load it again"
-            self._send(wrong(text, turn))
+            self.send(wrong(text, turn))
 
     def close(self) -> None:
         """The browser went away: nothing of it is computed any more."""
         self._reading += 1
+        self._studio.windows.discard(self)
         self._studio.worker.cancel(self)
 
     def wake(self) -> None:
@@ -158,22 +176,30 @@ class Window:
     def _submit(
         self, kind: str, rank: int, turn: int, steps: Iterator[Message | None], able: Callable[[], bool] = lambda: True
     ) -> None:
-        job = Job(steps, rank, self._send, lambda: self._ready() and able(), turn)
+        job = Job(steps, rank, self.send, lambda: self._ready() and able(), turn)
         self._studio.worker.submit(self, kind, job)
 
     # --- what can be asked; in the server's thread
 
     def _mark(self, turn: int, asked: dict[str, Any]) -> None:
+        place, mark = asked["place"], asked["mark"]
+        try:
+            self._studio.notes.change(place, mark)
+        finally:  # it is held, if it could not be written
+            about = {"turn": turn, "place": place, "mark": mark} | self._kept()
+            self.send(({"kind": "marked", **about}, b""))
+            self._studio.tell({"kind": "mark", **about}, self)
+
+    def _kept(self) -> dict[str, Any]:
         notes = self._studio.notes
-        notes.change(asked["place"], asked["mark"])
-        self._send(({"kind": "marked", "turn": turn, "count": len(notes.marks), "kept": bool(notes.path)}, b""))
+        return {"count": len(notes.marks), "file": bool(notes.path), "kept": notes.kept}
 
     def _songs(self, turn: int, asked: dict[str, Any]) -> None:
-        self._send(({"kind": "songs", "songs": self._studio.library.listing()}, b""))
+        self.send(({"kind": "songs", "songs": self._studio.library.listing()}, b""))
 
     def _network(self, turn: int, asked: dict[str, Any]) -> None:
         self._reading += 1
-        self._studio.worker.cancel(self)
+        self._studio.worker.cancel(self, "song", "beginning", "loop", "set", "box", "versus", "moments")
         self._submit("network", 1, turn, self._choose(turn, str(asked["name"])))
 
     def _song(self, turn: int, asked: dict[str, Any]) -> None:
@@ -199,7 +225,7 @@ class Window:
                 log.exception("A song could not be read")
                 text = f"{source.name}: could not be read ({type(error).__name__}: {error})"
             if text and mine == self._reading:
-                self._send(wrong(text, turn))
+                self.send(wrong(text, turn))
 
         self._studio.readers.submit(read)
 
@@ -224,8 +250,14 @@ class Window:
     def _moments(self, turn: int, asked: dict[str, Any]) -> None:
         layer, feature, everywhere = int(asked["layer"]), int(asked["feature"]), bool(asked["everywhere"])
         studio = self._studio
-        search = Search(studio.library, studio.index, studio.searchers, self.wake)
-        self._submit("moments", 4, turn, self._look(turn, search, layer, feature, everywhere), search.ready)
+        elsewhere = Elsewhere(studio.searchers, self.wake)
+        search = Search(studio.library, studio.index, elsewhere)
+        self._submit("moments", 4, turn, self._look(turn, search, layer, feature, everywhere), elsewhere.ready)
+
+    def _page(self, turn: int, asked: dict[str, Any]) -> None:
+        features = None if asked["features"] is None else [int(feature) for feature in asked["features"]]
+        elsewhere = Elsewhere(self._studio.makers, self.wake)
+        self._submit("page", 1, turn, self._make_page(turn, features, elsewhere), elsewhere.ready)
 
     def _versus(self, turn: int, asked: dict[str, Any]) -> None:
         name, twin = asked["name"], bool(asked["twin"])
@@ -399,6 +431,20 @@ class Window:
         sources = library.searched() if everywhere else [library.find(held.key)]
         for said in search.steps(trained, layer, feature, sources, (held.key, held.song)):
             yield {"kind": "moments", "turn": turn, **said}, b""
+
+    def _make_page(self, turn: int, features: list[int] | None, elsewhere: Elsewhere) -> Iterator[Message | None]:
+        """The listening page of the stretch and the layer that are here, of some features or all."""
+        trained, held, library = self._trained(), self._held, self._studio.library
+        if not held.key or held.stretch is None or held.layer is None:
+            raise InputError("the song and the layer are not there yet: wait for them, and ask again")
+        if features is not None:
+            check_features(trained.network.blocks, held.layer.number, features)
+        rate, length = trained.front_end.sample_rate, len(held.stretch.clip.waveform)
+        place = (held.stretch.start / rate, length / rate, held.layer.number, features)
+        elsewhere.begin(pages.make, trained, library.find(held.key), library.pages, *place)
+        yield {"kind": "page", "turn": turn, "address": None}, b""
+        name, folder = elsewhere.result()
+        yield {"kind": "page", "turn": turn, "address": f"page/{name}/", "folder": files.shown(folder)}, b""
 
     def _trained(self) -> Trained:
         if self._held.trained is None:

@@ -54,14 +54,15 @@ const setMark = (change) => {
   marks[JSON.stringify(place)] = mark;
   ask("mark", { place, mark });
 };
-const showKept = (count, kept) => {
-  $("kept").textContent = `${count} marked; ${kept ? "kept in the file of notes" : "kept until the studio ends: begin it with --notes=FILE to keep them"}`;
+const showKept = ({ count, file, kept }) => {
+  const where = !file ? "kept until the studio ends: begin it with --notes=FILE to keep them" : kept ? "kept in the file of notes" : "not all of it is in the file of notes";
+  $("kept").textContent = `${count} marked; ${where}`;
 };
 const showMark = () => {
   const { favourite, note } = markOf(state.feature);
   $("favourite").ariaPressed = favourite;
   $("favourite").firstElementChild.textContent = favourite ? "★" : "☆";
-  if ($("note").value !== note) $("note").value = note;
+  if ($("note").value !== note && document.activeElement !== $("note")) $("note").value = note;
 };
 
 // Asking.
@@ -95,7 +96,6 @@ const askSong = (key) => {
   [song, loop, rows] = [null, null, []];
   alone();
   sounds.stop(0);
-  complain("");
   wait("loop");
   wait("said");
   wait("song", "Reading the song …");
@@ -364,6 +364,7 @@ const chooseBox = (box, tell = true) => {
   else showGrid();
 };
 const jump = (key, second) => {
+  complain("");
   const start = Math.max(0, second - state.seconds / 2);
   if (key === state.song) return chooseLoop(start, state.seconds);
   Object.assign(state, { start });
@@ -423,7 +424,7 @@ const held = (what, bytes) => {
   return blobs.get(what);
 };
 const newNetwork = (m) => {
-  facts = { ...m.facts, clip: m.clip, most: m.most };
+  facts = { ...m.facts, name: m.name, clip: m.clip, most: m.most };
   wait("network");
   const filter = colourFilters(colourScale(facts.colours), facts.level);
   const axes = axesOf(facts.frequencies, facts.rows === "bins");
@@ -483,12 +484,28 @@ const on = {
     $("network-choice").replaceChildren(...m.networks.map((name) => make("option", { value: name, textContent: name })));
     showSongs(m.songs);
     marks = m.marks;
-    showKept(Object.keys(marks).length, m.kept);
+    showKept(m);
     state.song = m.songs.some((s) => s.key === state.song) ? state.song : m.songs[0]?.key ?? null;
     askNetwork(m.networks.includes(state.network) ? state.network : m.networks[0]);
   },
   songs: (m) => showSongs(m.songs),
-  marked: (m) => showKept(m.count, m.kept),
+  marked: showKept,
+  // Another window marked a feature.
+  mark: (m) => {
+    marks[JSON.stringify(m.place)] = m.mark;
+    showKept(m);
+    if (!facts) return;
+    showMark();
+    showGrid();
+  },
+  page: (m) => {
+    if (m.turn !== turns.page) return;
+    wait("page", m.address ? "" : "Making a page of this …");
+    if (!m.address) return;
+    Object.assign($("page-link"), { hidden: false, href: m.address });
+    $("page-facts").textContent = `It lies in ${m.folder}; of pages the newest 40 are kept.`;
+    say("The page is made");
+  },
   network: (m) => m.turn === turns.network && newNetwork(m),
   song: newSong,
   picture: (m, bytes) => {
@@ -597,13 +614,17 @@ const on = {
     keepAddress();
   },
   wrong: (m) => {
+    complain(m.text);
     [setting, again] = ["", false];
-    for (const what of ["network", "song", "loop", "versus"]) wait(what);
-    if (m.turn && m.turn === turns.versus) {
+    const of = Object.keys(turns).find((what) => m.turn && turns[what] === m.turn);
+    for (const what of m.turn ? [of ?? ""] : ["network", "song", "loop", "versus", "page"]) wait(what);
+    if (of === "versus") {
       state.versus = "";
       alone();
     }
-    complain(m.text);
+    if (of === "moments") forget();
+    // A network that cannot be had: the one before it stays.
+    if (of === "network" && facts && facts.name !== state.network) askNetwork(facts.name);
   },
 };
 const ask = lineTo(new URL("talk", location.href.replace(/^http/, "ws").replace(/#.*/, "")), {
@@ -629,7 +650,7 @@ const send = (file) => {
       found = { wrong: `${file.name}: could not be sent` };
     }
     if (found.wrong) return complain(found.wrong);
-    ask("songs");
+    complain("");
     Object.assign(state, { start: 0, seconds: facts?.clip ?? state.seconds });
     askSong(found.key);
   };
@@ -653,9 +674,11 @@ to("network-choice", "change", () => {
   Object.assign(state, { layer: null, seconds: null, feature: 0 });
   [loop, rows, pictures] = [null, [], []];
   sounds.stop(0);
+  complain("");
   askNetwork($("network-choice").value);
 });
 to("song-choice", "change", () => {
+  complain("");
   Object.assign(state, { start: 0, seconds: facts.clip });
   askSong($("song-choice").value);
 });
@@ -678,6 +701,16 @@ const versus = (value) => {
   keepAddress();
   askVersus();
 };
+// What is left, as far as a page can hold it: features that are out are left out of it.
+to("page-make", "click", () => {
+  if (!rows.length) return;
+  const left = scales().map((value, f) => [value, f]).filter(([value, f]) => value > 0 && f < rows.length).map(([, f]) => f);
+  complain("");
+  $("page-link").hidden = true;
+  $("page-facts").textContent = "";
+  if (!left.length) return complain("No feature is left to make a page of.");
+  turns.page = ask("page", { features: left.length < rows.length ? left : null });
+});
 to("versus", "change", () => versus($("versus").value));
 to("step", "input", () => versus(`=${steps[Number($("step").value)]}`));
 const moments = momentsIn($("moments"), { here: () => state.song, jump });
