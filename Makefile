@@ -31,7 +31,7 @@ pytest: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 docs: $(VENV)/.documented
-	@$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+	@$(BIN)/python -m sphinx -b html -j $(JOBS) -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 	@echo "Open it in a browser, it needs no server and no network: $(abspath docs/_build/html)/index.html"
 
 installed:

@@ -24,6 +24,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 nb_ipywidgets_js = {}  # else every page would load two scripts from elsewhere
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -44,12 +45,14 @@ html_title = "deconv_jax"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sourcelink = False
+html_sidebars = {"**": []}  # all pages stand in the header, and players and tables need the room
+html_context = {"default_mode": "auto"}
 html_copy_source = False
 html_theme_options = {
     "logo": {"text": "deconv_jax"},
     "navbar_align": "content",
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],
