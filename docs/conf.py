@@ -25,6 +25,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
+nb_render_markdown_format = "myst"  # with tables
 nb_ipywidgets_js = {}  # else every page would load two scripts from elsewhere
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -228,16 +228,29 @@ def test_any_array_and_sound_are_shown_without_the_extra(monkeypatch):
     assert len(check_html(deconv_jax.listen(wave[:3], 8000).html).inside("img")) == 1  # shorter than a window
 
 
+@pytest.mark.parametrize(("rate", "played_at"), [(1000, 8000), (3000, 3000), (1_000_000, notebook.HIGHEST)])
+def test_a_rate_that_no_browser_plays_becomes_one_that_they_do(rate, played_at):
+    sound, found = soundfile.read(io.BytesIO(notebook.sound(np.sin(np.arange(rate) * 600 / rate), rate)))
+    assert (found, len(sound)) == (played_at, played_at)  # a second still
+    middle = slice(len(sound) // 4, len(sound) // 2)  # away from the filter's edges
+    np.testing.assert_allclose(sound[middle], np.sin(np.arange(len(sound))[middle] * 600 / found), atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"waveform": np.zeros((2, 9))}, "take the mean"),
         ({"waveform": []}, "shape"),
-        ({"waveform": [np.nan]}, "numbers"),
+        ({"waveform": [1, np.nan]}, "1 of 2 values"),
+        ({"waveform": "song.mp3"}, "not str"),
+        ({"waveform": [1j, 2]}, "complex"),
         ({"sample_rate": 0.5}, "sample_rate"),
+        ({"sample_rate": np.nan}, "sample_rate"),
+        ({"sample_rate": np.inf}, "sample_rate"),
         ({"image": np.zeros(3)}, "image must be"),
         ({"image": np.zeros((3, 2)), "frequencies": [1, 2]}, "one for each of 3 rows"),
         ({"image": np.zeros((2, 2)), "frequencies": [2, 1]}, "must rise"),
+        ({"image": np.zeros((2, 2)), "frequencies": [2, np.nan]}, "1 of 2 values"),
     ],
 )
 def test_what_cannot_be_listened_to_is_said(given, says):

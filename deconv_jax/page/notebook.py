@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import soxr
 from markupsafe import Markup
 
 from deconv_jax.page import document
 from deconv_jax.sound import audio
+
+LOWEST, HIGHEST = 3000, 384_000
+"""Hz of sounds that browsers play: Chromium refuses what is slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +65,16 @@ def shown(
 
 
 def sound(waveform: np.ndarray, sample_rate: int, full_scale: float = 1.0) -> bytes:
-    """A waveform (samples,) as FLAC, divided by `full_scale`, or by its own peak where that is higher."""
-    peak = float(np.abs(waveform).max(initial=0))
-    return audio.flac(np.asarray(waveform, np.float32) / max(full_scale, peak, 1.0), sample_rate)
+    """A waveform (samples,) as FLAC, divided by `full_scale`, or by its own peak where that is higher.
+
+    A rate that browsers do not play becomes one that they do.
+    """
+    wave = np.asarray(waveform, np.float32)
+    if not LOWEST <= sample_rate <= HIGHEST:
+        rate = 8000 if sample_rate < LOWEST else HIGHEST
+        wave, sample_rate = np.asarray(soxr.resample(wave, sample_rate, rate), np.float32), rate
+    peak = float(np.abs(wave).max(initial=0))
+    return audio.flac(wave / max(full_scale, peak, 1.0), sample_rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A spectrogram that plays, of any sound and any array: a widget where anywidget is installed, and HTML where not."""
 
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,27 +39,38 @@ def listen(
         >>> tone = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
         >>> player = listen(tone, 8000, title="440 Hz")
     """
-    wave = np.asarray(waveform, np.float32)
-    if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
-        raise SettingError(
-            f"waveform must be numbers of shape (samples,), not of shape {wave.shape}: "
-            "of several channels, take the mean"
-        )
-    rate = int(sample_rate)
-    if rate != sample_rate or rate < 1:
+    wave = _numbers("waveform", waveform, "(samples,)", "; of several channels, take the mean").astype(np.float32)
+    if not isinstance(sample_rate, Real) or not 1 <= sample_rate == np.floor(sample_rate) < np.inf:
         raise SettingError(f"sample_rate must be a whole number of Hz, not {sample_rate!r}")
-    image = _spectrogram(wave, rate) if image is None else np.asarray(image)
-    if image.ndim != 2 or not image.size or not np.isfinite(image).all():
-        raise SettingError(f"image must be numbers of shape (freq, time), not of shape {image.shape}")
-    rows = np.linspace(0, rate / 2, len(image)) if frequencies is None else np.asarray(frequencies, np.float64)
-    if rows.shape != image.shape[:1] or np.any(np.diff(rows) <= 0):
-        raise SettingError(f"frequencies must rise, one for each of {len(image)} rows, not of shape {rows.shape}")
+    rate = int(sample_rate)
+    image = _spectrogram(wave, rate) if image is None else np.abs(_numbers("image", image, "(freq, time)"))
+    rows = np.linspace(0, rate / 2, len(image))
+    if frequencies is not None:
+        rows = _numbers("frequencies", frequencies, "(freq,)").astype(np.float64)
+        if rows.shape != image.shape[:1] or np.any(np.diff(rows) <= 0):
+            raise SettingError(f"frequencies must rise, one for each of {len(image)} rows, not of shape {rows.shape}")
     heard = notebook.Heard(wave, rate, image, rows, title)
     try:
         from deconv_jax.page.widget import Spectrogram
     except ImportError:
         return _plainly(heard)
     return Spectrogram(heard)
+
+
+def _numbers(name: str, given: Any, shape: str, hint: str = "") -> np.ndarray:
+    """What was given as an array of numbers, of as many axes as `shape` tells: (samples,) or (freq, time)."""
+    found = np.asarray(given)
+    if found.dtype.kind not in ("biufc" if name == "image" else "biuf"):
+        try:
+            found = found.astype(np.float32, casting="same_kind")  # bfloat16 can; text and complex numbers cannot
+        except TypeError:
+            kind = f"{type(given).__name__} of {found.dtype}"
+            raise SettingError(f"{name} must be numbers of shape {shape}, not {kind}{hint}") from None
+    if found.ndim != len(shape.strip("(),").split(",")) or not found.size:
+        raise SettingError(f"{name} must be numbers of shape {shape}, not of shape {found.shape}{hint}")
+    if not np.isfinite(found).all():
+        raise SettingError(f"{name} must be numbers: {np.sum(~np.isfinite(found)):,} of {found.size:,} values are none")
+    return found
 
 
 def _plainly(heard: notebook.Heard) -> notebook.Html:
