@@ -76,6 +76,33 @@ def test_nothing_private_of_jax_is_imported():
         assert private == []
 
 
+HEAVY = {"matplotlib", "scipy", "sklearn", "librosa", "pyarrow", "h5py", "keras", "torch"}
+"""Packages that take a second or more to import, and that a page is made without."""
+
+
+def at_once(tree):
+    """Names of what importing a module imports: at its top."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("command", ["results.clip_folder", "studio.server"])
+def test_the_way_to_sound_imports_nothing_heavy(command):
+    reached, waiting = {}, [f"deconv_jax.{command}"]
+    while waiting:
+        name = waiting.pop()
+        for other in at_once(TREES[name]):
+            if other in TREES and other not in reached:
+                reached[other] = name
+                waiting.append(other)
+            assert other.split(".")[0] not in HEAVY, f"{other} is imported by {name}, which {reached.get(name)} imports"
+    assert "deconv_jax.deconvolution.winograd" in reached
+
+
 def test_functions_are_short():
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     long = []

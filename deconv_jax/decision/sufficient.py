@@ -30,8 +30,8 @@ from deconv_jax.sound import front_end
 from deconv_jax.sound.auralisation import auralise
 from deconv_jax.sound.front_end import FrontEnd
 
-TRIED = 8
-"""Counts that are tried together; three times."""
+TRIED, FOLLOWED = 8, 4
+"""Counts that are tried together: of the grid, and twice between two of those before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,18 +159,22 @@ def _clip(trained: Trained, waveform: Any, image: Any, target: int) -> _Clip:
 def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
     """Searches the first count of which something holds; see the head of this module."""
     below, count, reached = 0, clip.cells, True
+    said: dict[int, np.ndarray] = {}
     tried = np.unique(np.round(np.geomspace(max(1, clip.cells / 1024), clip.cells, TRIED)).astype(int))
     for step in range(3):
-        good = np.flatnonzero(holds(clip.says(_filled(tried), alone)[: len(tried)]))
+        says = clip.says(_filled(tried), alone)[: len(tried)]
+        said |= zip(tried.tolist(), says, strict=True)
+        good = np.flatnonzero(holds(says))
         if not len(good):
             # Of counts within an interval none may hold: its upper end does, and was tried before.
             reached = step > 0
             break
         below, count = (int(tried[good[0] - 1]) if good[0] else below), int(tried[good[0]])
-        tried = np.unique(np.round(np.linspace(below, count, TRIED + 2)[1:-1]).astype(int))
+        tried = np.unique(np.round(np.linspace(below, count, FOLLOWED + 2)[1:-1]).astype(int))
         tried = tried[(tried > below) & (tried < count)]
         if not len(tried):
             break
+    says = (said[count], clip.says([count], not alone)[0])[:: 1 if alone else -1]
     sound, rest = (np.asarray(clip.sounds([count], way)[0]) for way in (True, False))
     mask, front = np.asarray(clip.ranks) < count, clip.trained.front_end
     power = float(np.sum(np.square(clip.waveform, dtype=np.float64)))
@@ -178,8 +182,8 @@ def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
         mask=mask,
         sound=sound,
         rest=rest,
-        says=clip.says([count], True)[0],
-        rest_says=clip.says([count], False)[0],
+        says=says[0],
+        rest_says=says[1],
         seconds=min(float(mask.any(axis=0).sum()) * front.hop, len(clip.waveform)) / front.sample_rate,
         energy=float(np.sum(np.square(sound, dtype=np.float64))) / power if power else 0.0,
         reached=reached,
@@ -188,7 +192,7 @@ def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
 
 def _filled(counts: np.ndarray) -> np.ndarray:
     """As many counts as are always tried, so that fewer compile nothing."""
-    return np.pad(counts, (0, max(0, TRIED - len(counts))), mode="edge")
+    return np.pad(counts, (0, (FOLLOWED if len(counts) <= FOLLOWED else TRIED) - len(counts)), mode="edge")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -8,7 +8,6 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom
 
 LABELS = ("onset", "harmonic", "low-pass", "mixed")
 
@@ -96,6 +95,8 @@ def chance(size: tuple[int, int], features: int, seed: int = 0) -> Chance:
       features: kernels in the layer.
       seed: of the random numbers.
     """
+    from scipy.stats import binom  # takes a second to import
+
     rng = np.random.default_rng(seed)
     once = max(1, 2**22 // (size[0] * size[1]))  # kernels whose weights fit into 32 MiB
     seen = np.zeros(len(LABELS))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 Pair = tuple[int, int]
 
@@ -88,12 +89,22 @@ def _convolve_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve(x, kernel, "SAME")
 
 
-def _convolve_3x3_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _convolve_3x3_forward(x: Any, kernel: Any) -> tuple[jax.Array, Any]:
+    # What nobody asks for, the kernels' gradient in an attribution, is not even traced, which took seconds.
+    return _convolve_3x3(x.value, kernel.value), (x.value if kernel.perturbed else None, kernel.value)
+
+
+def _convolve_3x3_backward(residual: Any, gradient: Any) -> tuple[jax.Array | None, jax.Array | None]:
     x, kernel = residual
-    return convolve_back(gradient, kernel, "SAME"), kernel_gradient_3x3(x, gradient)
+    if isinstance(gradient, SymbolicZero):
+        return None, None
+    return (
+        convolve_back(gradient, kernel, "SAME"),
+        None if x is None else kernel_gradient_3x3(x, gradient),
+    )
 
 
-_convolve_3x3.defvjp(lambda x, kernel: (_convolve_3x3(x, kernel), (x, kernel)), _convolve_3x3_backward)
+_convolve_3x3.defvjp(_convolve_3x3_forward, _convolve_3x3_backward, symbolic_zeros=True)
 
 
 # Winograd's minimal filtering F(4, 3) (Lavin & Gray 2016, section 4.3): for a row d of 6 inputs, 3 weights g and

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -223,12 +224,14 @@ def _export_clip(
         _write_original(partial, folder.name, to, front, clip)
         rows, layers = [], {}
         stems = _export_stems(trained, path, clip, to, options) if to else {}
-        for number in options.layers:
-            given = (clip, answer, number)
-            found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options, stems)
-            rows += found
+        with ThreadPoolExecutor(1) as beside:  # where one part traces, draws or writes, the other computes
+            asking = options.why and beside.submit(_export_why, trained, twins, clip, answer, partial, to, options)
+            for number in options.layers:
+                given = (clip, answer, number)
+                found, layers[number] = _export_layer(trained, twins, *given, partial, folder.name, to, options, stems)
+                rows += found
+            asks = asking and asking.result()
         files.write_csv(partial / "features.csv", rows)
-        asks = options.why and _export_why(trained, twins, clip, answer, partial, to, options)
         prediction = answer.named(trained.labels)
         inactive = {l: [r["feature"] for r in rows if r["layer"] == l and r["inactive"]] for l in options.layers}
         about = {

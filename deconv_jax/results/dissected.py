@@ -16,7 +16,6 @@ from deconv_jax.data import tracks
 from deconv_jax.errors import SettingError
 from deconv_jax.measures.dissection import STEPS, Scores
 from deconv_jax.network.trained import Trained
-from deconv_jax.pictures import dissection as pictures
 from deconv_jax.results import dissection, dissection_clips, dissection_music, ways_back
 from deconv_jax.results.dissection import Dissection, Layer, Settings
 from deconv_jax.system import files, locks, runtime
@@ -100,6 +99,8 @@ def _tagged(music: Music) -> list[tracks.Track]:
 
 def write(folder: Path, found: Dissection) -> dict[str, Any]:
     """Writes table, summary and figure; returns the summary."""
+    from deconv_jax.pictures import dissection as pictures  # brings Matplotlib, which a page does without
+
     about = summary(found)
     files.write_csv(folder / TABLE, rows(found))
     files.write_bytes(folder / FIGURE, pictures.names_figure(about))

@@ -19,7 +19,9 @@ SHARE = 0.9
 """Of the class's probability that the sound which keeps the answer has at least."""
 
 METHOD = "integrated_gradients"
-STEPS = 32
+STEPS = 16
+"""Beside 128 steps the images of both packaged networks correlate by .998, and of the 5 % strongest cells .98 are the
+same; what they add up to is off by .3 %."""
 
 
 @dataclasses.dataclass(frozen=True)
