@@ -174,7 +174,7 @@ def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
         tried = tried[(tried > below) & (tried < count)]
         if not len(tried):
             break
-    says = (said[count], clip.says([count], not alone)[0])[:: 1 if alone else -1]
+    own, others = said[count], clip.says([count], not alone)[0]
     sound, rest = (np.asarray(clip.sounds([count], way)[0]) for way in (True, False))
     mask, front = np.asarray(clip.ranks) < count, clip.trained.front_end
     power = float(np.sum(np.square(clip.waveform, dtype=np.float64)))
@@ -182,8 +182,8 @@ def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
         mask=mask,
         sound=sound,
         rest=rest,
-        says=says[0],
-        rest_says=says[1],
+        says=own if alone else others,
+        rest_says=others if alone else own,
         seconds=min(float(mask.any(axis=0).sum()) * front.hop, len(clip.waveform)) / front.sample_rate,
         energy=float(np.sum(np.square(sound, dtype=np.float64))) / power if power else 0.0,
         reached=reached,
