@@ -20,8 +20,8 @@ SHARE = 0.9
 
 METHOD = "integrated_gradients"
 STEPS = 16
-"""Beside 128 steps, of `real3` on the paper's two excerpts: correlation .999, .98 of the 5 % strongest cells the same, and
-what the image adds up to is off by .5 % of what it owes."""
+"""Beside 128 steps, of `real3` on the paper's two excerpts: correlation .999, .98 of the 5 % strongest cells the same,
+and what the image adds up to is off by .5 % of what it owes."""
 
 
 @dataclasses.dataclass(frozen=True)

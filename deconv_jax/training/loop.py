@@ -199,8 +199,8 @@ def _best_step(history: list[dict], recipe: Recipe) -> int:
 
 def _is_over(history: list[dict], recipe: Recipe) -> bool:
     """Whether enough is right twice running, or the loss is no lower for as many validations as there is patience."""
-    right = [entry["validation_accuracy"] for entry in history[-2:]]
-    if recipe.enough and len(right) == 2 and min(right) >= recipe.enough:
+    last = history[-2:]
+    if recipe.enough and len(last) == 2 and min(entry["validation_accuracy"] for entry in last) >= recipe.enough:
         return True
     losses = [entry["validation_loss"] for entry in history]
     return 0 < recipe.patience <= len(losses) - 1 - int(np.argmin(losses)) if losses else False
