@@ -236,7 +236,10 @@ def _said(table: Sequence[Mapping[str, Any]]) -> list[str]:
         own = sorted((row for row in some if row["network"] == TRAINED), key=lambda row: -row["ap"])
         energy = next(row for row in some if row["method"] == ENERGY)
         good, bad = (
-            ", ".join(f"{row['method']} {row['ap']:.2f}" for row in own if (row["ahead_low"] > 0) == ahead) or "none"
+            ", ".join(
+                f"{row['method'].replace('_', ' ')} {row['ap']:.2f}" for row in own if (row["ahead_low"] > 0) == ahead
+            )
+            or "none"
             for ahead in (True, False)
         )
         lines.append(
