@@ -439,6 +439,9 @@ def test_planted_cues_are_scored_for_every_method_network_and_clip(asked):
         assert row["songs"] == FEW.explained
         assert row["auroc_low"] <= row["auroc"] <= row["auroc_high"]
         assert (row["ahead"] is None) == (row["network"] != cue_networks.TRAINED)
+        if row["ahead"] is not None:
+            assert row["ahead"] <= row["learnt"]  # two of the four controls
+            assert row["ahead_low"] <= row["ahead"] <= row["ahead_high"]
         if row["method"] == cues.NOISE:
             assert row["auroc"] == pytest.approx(0.5, abs=0.1)
     assert {row["cues"] for row in report["follows"]} == {1}

@@ -181,7 +181,8 @@ def _table(rows: Sequence[Mapping[str, Any]], wanted: Settings) -> list[dict[str
     """A row for every cue, kind of clip, network and method: means over songs, with intervals that resample these.
 
     "ahead": the least lead in average precision over the controls: random order, energy, and the same method's image of
-    the other two networks; with the interval of that least lead. It is there for the trained network alone.
+    the other two networks; with the interval of that least lead. "learnt": the same over these two alone. They
+    are there for the trained network only.
     """
     cells: dict[tuple, dict[int, list[Mapping[str, Any]]]] = {}
     for row in rows:
@@ -203,14 +204,15 @@ def _table(rows: Sequence[Mapping[str, Any]], wanted: Settings) -> list[dict[str
             low, high = interval(mean_of(values[drawn]))
             entry |= {measure: float(mean_of(values)), f"{measure}_low": low, f"{measure}_high": high}
         entry |= {measure: float(np.mean(mean(key, measure))) for measure in FAITHFUL}
-        entry |= {"ahead": np.nan, "ahead_low": np.nan, "ahead_high": np.nan, "of": ""}
-        if network == TRAINED:
-            controls = [("", NOISE), ("", ENERGY), (RANDOM, method), (SHUFFLED, method)]
-            leads = np.stack([mean(key, "ap") - mean((cue, present, *c), "ap") for c in controls])
-            low, high = interval(mean_of(leads[:, drawn]).min(axis=0))
-            least = int(mean_of(leads).argmin())
-            entry |= {"ahead": float(mean_of(leads[least])), "ahead_low": low, "ahead_high": high}
-            entry |= {"of": " ".join(controls[least]).strip()}
+        others = [(RANDOM, method), (SHUFFLED, method)]
+        for name, controls in (("learnt", others), ("ahead", [("", NOISE), ("", ENERGY), *others])):
+            entry |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan, "of": ""}
+            if network == TRAINED:
+                leads = np.stack([mean(key, "ap") - mean((cue, present, *c), "ap") for c in controls])
+                low, high = interval(mean_of(leads[:, drawn]).min(axis=0))
+                least = int(mean_of(leads).argmin())
+                entry |= {name: float(mean_of(leads[least])), f"{name}_low": low, f"{name}_high": high}
+                entry |= {"of": " ".join(controls[least]).strip()}
         table.append(entry)
     return table
 

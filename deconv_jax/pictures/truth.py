@@ -36,14 +36,17 @@ def cue_sheet(
       caption: below, in lines as given.
     """
     columns = min(4, len(cues) + 1)
-    lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 46 * columns)]
+    lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 56 * columns)]
     rows = -(-(len(cues) + 1) // columns)
     figure = Figure(figsize=(3.1 * columns + 1, 2.9 * rows + 0.16 * len(lines) + 0.6), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
+    highest = [row[f"{measure}_high"] for row in table if row["present"] and np.isfinite(row[f"{measure}_high"])]
+    most = min(1.0, np.ceil(10 * max(highest, default=1)) / 10)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (cue, about) in zip(panels, cues.items(), strict=False):
         some = [row for row in table if row["cue"] == cue and row["present"]]
         _cue(panel, some, measure, "\n".join([cue, *textwrap.wrap(about, 44)]))
+        panel.set_xlim(-0.02, 1.02 * most)
     _following(panels[len(cues)], follows, measure)
     for panel in panels[len(cues) + 1 :]:
         panel.set_axis_off()
@@ -71,7 +74,6 @@ def _cue(panel: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
         panel.axvline(row[measure], color="black", ls=dashes, lw=0.9, label=row["method"])
     panel.set_yticks(np.arange(len(methods)), [method.replace("_", " ") for method in methods], fontsize=7)
     panel.set_ylim(len(methods) - 0.5, -0.5)
-    panel.set_xlim(-0.02, 1.02)
     panel.tick_params(axis="x", labelsize=7)
     panel.set_xlabel("average precision" if measure == "ap" else measure, fontsize=7)
     panel.set_title(title, fontsize=8, parse_math=False)
