@@ -35,9 +35,10 @@ def cue_sheet(
       cues: names, in order, and what they are.
       caption: below, in lines as given.
     """
-    columns = min(4, len(cues) + 1)
+    count = len(cues) + 1
+    columns = count if count < 5 else min(4, -(-count // 2))
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 56 * columns)]
-    rows = -(-(len(cues) + 1) // columns)
+    rows = -(-count // columns)
     figure = Figure(figsize=(3.1 * columns + 1, 2.9 * rows + 0.16 * len(lines) + 0.6), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     highest = [row[f"{measure}_high"] for row in table if row["present"] and np.isfinite(row[f"{measure}_high"])]
@@ -94,6 +95,7 @@ def _following(panel: Any, rows: Sequence[Mapping[str, Any]], truth: str) -> Non
     panel.yaxis.tick_right()
     panel.set_ylim(len(some) - 0.5, -0.5)
     panel.set_xlim(-1.02, 1.02)
+    panel.set_xticks([-1, -0.5, 0, 0.5, 1])
     panel.tick_params(axis="x", labelsize=7)
     panel.set_xlabel("rank correlation with the truth", fontsize=7)
     panel.set_title("Do measures that know no truth follow it?\n(dot: mean of cues; ticks: the cues)", fontsize=8)
