@@ -3,8 +3,8 @@
 An image is heard with the energy that it has in each cell, and of songs with stems it is known in which cells a stem
 dominates. So each way from a feature back to the input is scored by the share of its image's energy that lies in these
 cells, on songs by which the name was not chosen. Beside it stands the same way back in every control, from the feature
-that tells the stem best there: what that reaches as well, nobody has learnt. And the input's own share: an image that
-is the input again reaches that.
+that tells the stem best there: what that reaches as well, nobody has learnt. And two shares that need no network: the
+input's own, which an image that is the input again reaches, and that of the cells, which one of even energy reaches.
 
 All ways ask for the same: what raises the energy of the feature's map, which is where the deconvolution starts.
 """
@@ -37,8 +37,9 @@ WAYS = ("deconvnet", "guided", "gradient", "gradient_x_input", "integrated_gradi
 COLUMNS = (
     "layer", "feature", "concept", "named", "way", "songs", "energy", "control", "control_energy", "input_energy",
     "cells", "ahead_of_control", "control_low", "control_high", "ahead_of_input", "input_low", "input_high",
+    "ahead_of_cells", "cells_low", "cells_high",
 )  # fmt: skip
-"""Of the table; `cells` is the share of cells in which the stem dominates."""
+"""Of the table; `cells` is the share of cells in which the stem dominates: what an even image reaches."""
 
 TOGETHER = 16
 """Clips that go through a network at once."""
@@ -93,9 +94,9 @@ def compare(
       progress: show a bar.
 
     Returns:
-      A row for each feature and way: the mean share of energy, that of the best control and of the input, by how much
-      the feature is ahead of either, with intervals over songs; `named` where it falls without the stem too. No row if
-      there is no such feature.
+      A row for each feature and way: the mean share of energy, that of the best control, of the input and of the cells,
+      by how much the feature is ahead of each, with intervals over songs; `named` where it falls without the stem too.
+      No row if there is no such feature.
 
     Raises:
       InputError: a song cannot be read any more.
@@ -245,7 +246,7 @@ def _rows(
     clips = len(case.seen)
     draws = np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), wanted.draws) / clips
     named = found.layers[case.layer].names.named
-    heard_there = share(case.seen, case.masks)
+    heard_there, even = share(case.seen, case.masks), case.masks.mean(axis=(1, 2))
     for place, feature in enumerate(case.features):
         for way in WAYS:
             own = mine[way][:, place]
@@ -253,11 +254,14 @@ def _rows(
             row: dict[str, Any] = {"layer": case.layer, "feature": feature, "concept": concept}
             row |= {"named": int(named[feature] >= 0), "way": way, "songs": clips, "energy": float(own.mean())}
             row |= {"control": control, "control_energy": float(best.mean())}
-            row |= {"input_energy": float(heard_there.mean()), "cells": float(case.masks.mean())}
-            for name, beside in (("control", best), ("input", heard_there)):
+            row |= {"input_energy": float(heard_there.mean()), "cells": float(even.mean())}
+            for name, beside in (("control", best), ("input", heard_there), ("cells", even)):
                 low, high = interval(draws @ (own - beside))
                 row |= {f"ahead_of_{name}": float((own - beside).mean()), f"{name}_low": low, f"{name}_high": high}
             yield row
+
+
+_SHARES = ("energy", "control_energy", "input_energy", "cells")
 
 
 def said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -267,15 +271,15 @@ def said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     count = len({(row["layer"], row["feature"]) for row in rows})
     lines = [
         f"Ways back, {count} feature(s) above all controls and simple descriptors; energy of the image where the stem "
-        "dominates, the best control's, the input's own:"
+        "dominates, the best control's, the input's own, an even image's:"
     ]
     for way in WAYS:
         some = [row for row in rows if row["way"] == way]
-        own, control, given = (np.mean([row[k] for row in some]) for k in ("energy", "control_energy", "input_energy"))
+        shares = ", ".join(f"{np.mean([row[k] for row in some]):.2f}" for k in _SHARES)
         ahead = sum(row["control_low"] > 0 for row in some)
-        both = sum(row["control_low"] > 0 and row["input_low"] > 0 for row in some)
+        every = sum(min(row["control_low"], row["input_low"], row["cells_low"]) > 0 for row in some)
         lines.append(
-            f"{way.replace('_', ' ')} {own:.2f}, {control:.2f}, {given:.2f}; surely ahead of every control {ahead} of "
-            f"{len(some)}, of the input as well {both}."
+            f"{way.replace('_', ' ')} {shares}; surely ahead of every control {ahead} of {len(some)}, of the others as "
+            f"well {every}."
         )
     return lines
