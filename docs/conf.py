@@ -8,7 +8,6 @@ import deconv_jax
 
 # Pages call the commands that are installed beside this interpreter.
 os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
-os.environ["TQDM_DISABLE"] = "1"  # bars that fill are nothing to read
 
 project = "deconv_jax"
 author = copyright = "The deconv_jax developers"
