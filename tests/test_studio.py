@@ -988,7 +988,7 @@ def test_random_questions_leave_the_memory_as_it_was(served, rng):
     lines, held = [Line(served, careless=True) for _ in range(2)], []
     for number in range(count):
         line = lines[number % 2]
-        match rng.integers(8):
+        match rng.integers(11):
             case 0:
                 line.ask("network", name="one")
             case 1:
@@ -1003,6 +1003,12 @@ def test_random_questions_leave_the_memory_as_it_was(served, rng):
                     layer=int(rng.integers(1, 4)),
                     scales=[],
                 )
+            case 8:
+                line.ask("box", seconds=rng.uniform(0, 1, 2).tolist(), hertz=rng.uniform(0, 5000, 2).tolist())
+            case 9:
+                line.ask("moments", layer=2, feature=int(rng.integers(MAPS)), everywhere=bool(rng.random() < 0.5))
+            case 10:
+                line.ask("versus", name="two" if rng.random() < 0.5 else None, twin=bool(rng.random() < 0.5))
             case 5 if rng.random() < 0.3:
                 line.line.close()
                 line = lines[number % 2] = Line(served, careless=True)
