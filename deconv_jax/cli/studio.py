@@ -19,7 +19,7 @@ from deconv_jax.cli import networks, sounds
 from deconv_jax.cli.launch import launch
 from deconv_jax.cli.values import define_number
 
-_MUSIC = flags.DEFINE_string("music", None, "Folder of songs to choose from.")
+_MUSIC = flags.DEFINE_string("music", None, "Folder of songs to choose from, and to look for a feature's moments in.")
 _NOTES = flags.DEFINE_string("notes", None, "File (JSON) in which favourites and notes are kept.")
 _OPEN = flags.DEFINE_boolean("open", False, "Open the page in the browser.")
 _PORT = define_number("port", None, "Port to listen at (default: 8607, or a free one).", 1, 65535)
