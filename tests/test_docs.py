@@ -1,7 +1,7 @@
 """The documentation: its examples run, every public name is in it, its commands and links exist.
 
 `make docs` runs all pages with the real networks, in minutes. Here their cells run with small ones: of the quickstart
-always, of the others where PAGES=all says so, as .ci/run does if time allows, since they compile a minute's worth.
+always, of the others where PAGES=all says so, as .ci/run does, since they compile a minute's worth.
 """
 
 import ast
