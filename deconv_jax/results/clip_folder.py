@@ -317,8 +317,9 @@ def _export_stems(trained: Trained, path: Path, clip: Clip, page: listening.File
     heard = {name: sound for name, sound in without.items() if sound is not None}
     full = max(1.0, *(float(np.abs(sound).max()) for sound in (mix, *heard.values())))
     places = {name: f"stems/{number}" for number, name in enumerate(heard)}
-    for name, sound in heard.items():
+    if heard:
         page.sound("stems/mix", mix / full, rate)
+    for name, sound in heard.items():
         page.sound(places[name], sound / full, rate)
     return {name: places.get(name, "") for name in without}
 

@@ -10,17 +10,15 @@ All ways ask for the same: what raises the energy of the feature's map, which is
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from deconv_jax.data import stems
 from deconv_jax.data.stems import StemSong
+from deconv_jax.decision.effects import pooled_maps
 from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.deconvolution.rule import Rule
 from deconv_jax.measures import dissection as rule
@@ -198,18 +196,13 @@ def images(
         w / 2 * back("gradient", silence + (p + 1) / 2 * (seen - silence)) for p, w in zip(places, weights, strict=True)
     )
     found["integrated_gradients"] = np.asarray(mean * (seen - silence)[:, None], np.float32)
-    part = network.clone(blocks=network.blocks[:layer])
-    found["occlusion"] = _occluded(
-        lambda batch: _energies(part, variables, batch)[:, np.asarray(features)], seen, silence, wanted.patch
-    )
+
+    def energies(batch: np.ndarray) -> np.ndarray:  # half of every map's, (clips, features)
+        maps = np.asarray(pooled_maps(network, variables, batch, layer))[..., np.asarray(features)]
+        return np.asarray(np.square(maps).sum(axis=(1, 2)) / 2)
+
+    found["occlusion"] = _occluded(energies, seen, silence, wanted.patch)
     return found
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _energies(network: Network, variables: Any, batch: jax.Array) -> jax.Array:
-    """Half the energy of every pooled map of the last layer, (clips, features)."""
-    trace: Any = network.apply(variables, batch, head=False)
-    return jnp.square(trace[1][-1].pooled).sum(axis=(1, 2)) / 2
 
 
 def _occluded(
