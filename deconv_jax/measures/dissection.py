@@ -10,14 +10,13 @@ Pure functions on arrays; which songs, networks and controls: `deconv_jax.result
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from deconv_jax.network.receptive_field import reach
-from deconv_jax.network.spec import Block, resolved
+from deconv_jax.network.receptive_field import middles
+from deconv_jax.network.spec import Block, layer_sizes, resolved
 from deconv_jax.system.runtime import cores
 
 LOUDNESS_BIN = 3.0
@@ -94,13 +93,9 @@ def footprints(blocks: Sequence[Block], size: tuple[int, int], layer: int) -> tu
     """
     some = resolved(blocks, size)[:layer]
     found = []
-    for axis, length in enumerate(size):
-        cells = length
-        for block in some:
-            cells = block.pooled(cells, axis)
-        step = math.prod(block.step(axis) for block in some)
-        first, last = reach(some, axis)
-        begin = np.floor((first + last + 1 - step) / 2) + step * np.arange(cells)
+    for axis, (length, cells) in enumerate(zip(size, layer_sizes(some, size)[-1], strict=True)):
+        middle, step = middles(some, axis)
+        begin = np.floor(middle + (1 - step) / 2) + step * np.arange(cells)
         begin = np.clip(begin, 0, length - 1)[:, None]
         end = np.clip(begin + step, 1, length)
         inside = (np.arange(length) >= begin) & (np.arange(length) < end)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deconv_jax.network.spec import Block, Padding, resolved
+from deconv_jax.network.spec import Block, Padding, layer_sizes, resolved
 from deconv_jax.sound.front_end import FrontEnd
 
 PRINTED = ((93, 86), (162, 151), (302, 280), (580, 538), (1137, 1270))
@@ -119,6 +119,15 @@ def reach(blocks: Sequence[Block], axis: int) -> tuple[int, int]:
     return first, last
 
 
+def middles(blocks: Sequence[Block], axis: int) -> tuple[float, int]:
+    """Middle of the receptive field of the last block's first pooled cell, and the step to the next one's.
+
+    Both in cells of the input; with "SAME" and a stride, of blocks that are `resolved`.
+    """
+    first, last = reach(blocks, axis)
+    return (first + last) / 2, math.prod(block.step(axis) for block in blocks)
+
+
 def centres(blocks: Sequence[Block], size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Where the cells of the last block's pooled map lie: the middles of their receptive fields.
 
@@ -130,13 +139,9 @@ def centres(blocks: Sequence[Block], size: Sequence[int]) -> tuple[np.ndarray, n
       Rows of the input, shape (layer freq,), and frames, shape (layer time,), rising; within the input, halves too.
     """
     some, found = resolved(blocks, (size[0], size[1])), []
-    for axis in (0, 1):
-        cells = size[axis]
-        for block in some:
-            cells = block.pooled(cells, axis)
-        first, last = reach(some, axis)
-        step = math.prod(block.step(axis) for block in some)
-        found.append(np.clip((first + last) / 2 + step * np.arange(cells), 0, size[axis] - 1))
+    for axis, cells in enumerate(layer_sizes(some, (size[0], size[1]))[-1]):
+        middle, step = middles(some, axis)
+        found.append(np.clip(middle + step * np.arange(cells), 0, size[axis] - 1))
     return found[0], found[1]
 
 

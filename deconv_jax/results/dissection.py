@@ -151,15 +151,14 @@ def of_material(
     parts: Path | None = None,
     progress: bool = True,
 ) -> Dissection:
-    """As `dissect`, of what `dissection_music.gather` made of the songs with the same settings."""
-    layers = check(trained, settings, null)
+    """As `dissect`, of what `dissection_music.gather` made of the songs with the same, checked settings."""
     about = about_run(trained, settings, null, material.names, len(material.songs)) | {"trials": len(material.clip)}
     networks = [own(trained), *controls(trained, material.seen, settings.seeds, null)]
     measured = each(
         networks, lambda network, variables: measure(network, variables, material, progress), about, parts, progress
     )
     simple = describe(material)
-    found = {layer: _layer(layer, material, measured, simple[layer]) for layer in layers}
+    found = {layer: _layer(layer, material, measured, simple[layer]) for layer in material.grids}
     return Dissection(material.concepts, found, [name for name, _ in networks[1:]], material.descriptors, about, failed)
 
 

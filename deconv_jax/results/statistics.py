@@ -19,7 +19,7 @@ from deconv_jax.deconvolution.rule import DECONVNET, Rule
 from deconv_jax.measures import features
 from deconv_jax.measures.features import Measures
 from deconv_jax.network.model import Network
-from deconv_jax.network.receptive_field import reach
+from deconv_jax.network.receptive_field import middles
 from deconv_jax.network.spec import Block, resolved
 from deconv_jax.network.trained import Trained
 from deconv_jax.sound.front_end import FrontEnd, analyse, undo_level
@@ -190,12 +190,7 @@ def _map_peaks(profile, apart: int):
 
 
 def _columns_apart(blocks: Sequence[Block], front: FrontEnd) -> int:
-    return max(1, int(np.ceil(features.APART * front.sample_rate / (front.hop * _stride(blocks)))))
-
-
-def _stride(blocks: Sequence[Block]) -> int:
-    """Frames between two columns of the last block's pooled map."""
-    return int(np.prod([b.step(1) for b in blocks]))
+    return max(1, int(np.ceil(features.APART * front.sample_rate / (front.hop * middles(blocks, axis=1)[1]))))
 
 
 def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: FrontEnd) -> tuple[Measures, np.ndarray]:
@@ -204,6 +199,6 @@ def _finished(found: dict[str, np.ndarray], blocks: Sequence[Block], front: Fron
 
 def _seconds(columns: np.ndarray, blocks: Sequence[Block], front: FrontEnd) -> np.ndarray:
     """Middles of the receptive fields of columns, seconds from the beginning of a clip; NaN for column -1."""
-    first, last = reach(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
-    frames = (first + last) / 2 + columns * _stride(blocks)
+    middle, step = middles(resolved(blocks, (front.bins, front.clip_frames)), axis=1)
+    frames = middle + columns * step
     return np.where(columns >= 0, np.clip(frames * front.hop / front.sample_rate, 0, front.clip_seconds), np.nan)
