@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from networks import initial
 
 import deconv_jax
 from deconv_jax.decision import effects as module
@@ -47,7 +48,7 @@ run = jax.jit(
 
 def made(network, seed=0):
     """Variables in which everything matters: biases, and statistics of batch norm, are not what they begin as."""
-    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(SIZE))
+    variables = initial(network, SIZE, seed)
     rng = np.random.default_rng(seed)
 
     def moved(path, x):

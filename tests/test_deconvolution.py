@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from networks import initial
 
 from deconv_jax.deconvolution import deconvolve as deconvolution
 from deconv_jax.deconvolution import plain, windows, winograd
@@ -36,7 +37,7 @@ def golden_network(arrays, maps):
 
 def random_network(blocks, size, seed=0):
     network = Network(blocks=tuple(blocks), dense=())
-    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(size))
+    variables = initial(network, size, seed)
     keys = iter(jax.random.split(jax.random.key(seed + 1), len(blocks)))
     for number, block in enumerate(blocks, 1):
         variables["params"][f"conv{number}"]["bias"] = 0.1 * jax.random.normal(next(keys), (block.maps,))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from networks import initial
 
 from deconv_jax.network import layers
 from deconv_jax.network.layers import max_pool
@@ -30,15 +31,21 @@ def exact(params):
     return jax.tree.map(lambda x: jnp.round(16 * x) / 16, params)
 
 
+run = jax.jit(
+    lambda network, *given, **how: network.apply(*given, **how),
+    static_argnums=0,
+    static_argnames=("head", "train"),
+)
+
+
 def test_trace_holds_pooled_maps_and_switches(rng):
     network = Network(blocks=(Block(maps=3), Block(maps=2)), dense=(4,))
     magnitude = rng.integers(0, 16, (2, 13, 11)).astype(np.float32) / 16
     variables = exact(jax.jit(network.init)(jax.random.key(0), magnitude))
-    run = jax.jit(network.apply)
-    logits, trace = run(variables, magnitude)
+    logits, trace = run(network, variables, magnitude)
     assert logits.shape == (2, 3)
     for clip in range(2):
-        one_logits, one = run(variables, magnitude[clip])
+        one_logits, one = run(network, variables, magnitude[clip])
         np.testing.assert_allclose(one_logits, logits[clip], atol=1e-6)
         x = magnitude[clip, ..., None].astype(np.float64)
         for number, (layer, single) in enumerate(zip(trace, one, strict=True), 1):
@@ -79,15 +86,14 @@ def test_ties_go_to_the_first_in_row_major_order():
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("frames", [25, 26, 27, 31])
 def test_padding_frames_change_nothing(rng, padding, frames):
-    network = Network(blocks=(Block(maps=3, padding=padding), Block(maps=4, padding=padding)))
+    network = Network(blocks=(Block(maps=3, padding=padding), Block(maps=4, padding=padding)), dense=(), head="average")
     magnitude = rng.integers(0, 16, (20, frames)).astype(np.float32) / 16
-    variables = exact(jax.jit(network.init)(jax.random.key(1), jnp.zeros((20, frames))))
+    variables = exact(initial(network, (20, 31), 1))
     variables["params"]["conv1"]["bias"] += 0.25  # so that padding would show
     variables["input"] = {"mean": rng.integers(-16, 16, (20, 1)) / 16, "scale": rng.choice([0.5, 1, 2], (20, 1))}
-    run = jax.jit(network.apply, static_argnames="head")
-    _, plain = run(variables, magnitude)
-    padded = np.pad(magnitude, [(0, 0), (0, 9)], constant_values=7.0)
-    _, trace = run(variables, padded, head=False, frames=frames)
+    _, plain = run(network, variables, magnitude, head=False)
+    padded = np.pad(magnitude, [(0, 0), (0, 40 - frames)], constant_values=7.0)
+    _, trace = run(network, variables, padded, head=False, frames=frames)
     for want, got in zip(plain, trace, strict=True):
         columns = want.pooled.shape[1]
         np.testing.assert_array_equal(got.pooled[:, :columns], want.pooled)
@@ -97,13 +103,12 @@ def test_padding_frames_change_nothing(rng, padding, frames):
 
 
 def test_dropout_acts_in_training_only():
-    network = Network(blocks=(Block(maps=8),))
+    network = Network(blocks=(Block(maps=8),), dense=(16,))
     x = jnp.ones((8, 8))
     variables = jax.jit(network.init)(jax.random.key(0), x)
-    run = jax.jit(network.apply, static_argnames="train")
-    a, b = (run(variables, x, train=True, rngs={"dropout": jax.random.key(k)})[0] for k in (1, 2))
+    a, b = (run(network, variables, x, train=True, rngs={"dropout": jax.random.key(k)})[0] for k in (1, 2))
     assert np.any(a != b)
-    np.testing.assert_array_equal(run(variables, x)[0], run(variables, x)[0])
+    np.testing.assert_array_equal(run(network, variables, x)[0], run(network, variables, x)[0])
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from networks import initial
 
 from deconv_jax.network.file import load_network, save_network
 from deconv_jax.network.model import Network
@@ -17,7 +17,7 @@ NETWORK = Network(blocks=(Block(maps=2),), dense=(Dense(3),), classes=2)
 
 
 def variables(seed=0):
-    return jax.jit(NETWORK.init)(jax.random.key(seed), jnp.zeros((FRONT.bins, FRONT.clip_frames)))
+    return initial(NETWORK, (FRONT.bins, FRONT.clip_frames), seed)
 
 
 def test_networks_share_a_fingerprint_only_if_all_that_results_depend_on_is_the_same(tmp_path):
