@@ -247,7 +247,8 @@ def test_wrong_flags_and_places_end_in_one_line(run, songs, tmp_path, flags, sta
 @pytest.mark.parametrize(
     ("flags", "status", "words"),
     [
-        (["--config.train.epoch=3"], 2, ["epoch", "epochs"]),
+        (["--config.train.epoch=3"], 2, ["--config.train.epoch=3", "epochs"]),
+        (["--config", "nowhere.py"], 2, ["--config=nowhere.py", "no such file"]),
         (["--config.train.epochs=many"], 2, ["epochs"]),
         (["--config.train.epochs=0"], 2, ["config.train.epochs", "at least 1"]),
         (["--config=nowhere.py"], 2, ["nowhere.py"]),

@@ -1,6 +1,7 @@
 """Training on a tiny corpus of tones and noise: it learns, stops, goes on, and reports."""
 
 import copy
+import functools
 import json
 import runpy
 from pathlib import Path
@@ -290,12 +291,21 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_its_weight(finished,
         (("network", "block4"), {"maps": 3}, r"block4 but no block3"),
         (("front_end", "n_fft"), 127, "n_fft"),
         (("data", "split"), [0.5, 0.1, 0.1], r"config\.data\.split"),
+        (("data", "split"), [float("nan"), 0.1, 0.1], r"config\.data\.split"),
+        (("data", "split"), 0.5, r"config\.data\.split"),
+        (("data", "artists"), -3, r"config\.data\.artists"),
+        (("data", "clips_per_song"), 0, r"config\.data\.clips_per_song"),
+        (("network", "head"), "averge", r"config\.network\.head must be one of flatten"),
+        (("network", "dropout"), 1.0, r"config\.network\.dropout"),
+        (("network", "heads"), "max", r"config\.network\.heads is unknown"),
+        (("train", "enough"), 98.0, r"config\.train\.enough"),
+        ((), -1, r"config\.seed must be a whole number from 0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(music, tmp_path, place, value, message):
     settings = config(music)
-    settings[place[0]][place[1]] = value
-    with pytest.raises(ValueError, match=message):
+    functools.reduce(dict.get, place[:-1], settings)[place[-1] if place else "seed"] = value
+    with pytest.raises(SettingError, match=message):
         loop.train(settings, tmp_path / "run")
 
 

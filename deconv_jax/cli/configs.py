@@ -24,7 +24,7 @@ def define_config() -> Callable[[], dict]:
         try:
             return json.loads(flag.value.to_json())
         except OSError:
-            named = next(a for a in sys.argv if a.startswith("--config="))
+            named = next((a for a in sys.argv if a.startswith("--config=")), "--config")
             raise flags.Error(f"{named}: there is no such file; wanted is one like configs/genre3.py") from None
 
     return read
@@ -32,11 +32,23 @@ def define_config() -> Callable[[], dict]:
 
 def with_config(arguments: list[str]) -> list[str]:
     """A command line with --config: the one that is named, found where it lies, or the default."""
+    arguments = _joined(arguments)
     names = {a.partition("=")[0].replace("--", "-", 1) for a in arguments}
     if "-config" not in names:
         own = names & {"-config.data.root", "-config.data.index"}
         arguments = [f"--config=configs/{'music' if own else 'genre3'}.py", *arguments]
     return [f"--config={_found(a[9:])}" if a.startswith("--config=") else a for a in arguments]
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """--config=FILE in the place of all that absl takes for it, such as --config FILE."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--config", "-config") and not argument.startswith("-"):
+            joined[-1] = f"--config={argument}"
+        else:
+            joined.append(argument.replace("-config=", "--config=", 1) if argument.startswith("-config=") else argument)
+    return joined
 
 
 def _found(path: str) -> str:

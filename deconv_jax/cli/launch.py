@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from deconv_jax.cli.fields import unknown_field
 from deconv_jax.cli.together import TOGETHER
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.system import hosts
@@ -34,7 +35,7 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
     try:
         arguments = flags.FLAGS(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
-        return _fail(str(error), WRONG_FLAGS)
+        return _fail(unknown_field(error) or str(error), WRONG_FLAGS)
     return hosts.ending(lambda: _status(main, arguments))
 
 
@@ -51,8 +52,7 @@ def _status(main: Callable[[list[str]], int], arguments: list[str]) -> int:
 
 def _flag(about: str | None) -> str:
     """What names an argument on this command line, up to its value: a flag, or a field of its config's data."""
-    place = "" if about in (None, *flags.FLAGS) or "config" not in flags.FLAGS else "config.data."
-    return f"--{place}{about}=" if about else ""
+    return f"--{'' if about in flags.FLAGS or 'config' not in flags.FLAGS else 'config.data.'}{about}=" if about else ""
 
 
 def say_unused(which: str, lines: list[str]) -> int:

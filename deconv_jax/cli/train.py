@@ -44,7 +44,7 @@ def _train(arguments: list[str]) -> int:
 
     runtime.keep_compiled()
     config = _config()
-    folder = Path(_WORKDIR.value or workdir.default_workdir(config["name"])).absolute()
+    folder = Path(_WORKDIR.value or workdir.default_workdir(config.get("name", "unnamed"))).absolute()
     if _CURVE.value:
         text = summary.curve_text(folds.learning_curve(config, folder, _CURVE.value, _FOLDS.value, _cache()))
         said = f"table: {folder / 'curve.csv'}"

@@ -329,9 +329,7 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
         contradict `fold`.
       ValueError: the fractions are not three positive numbers that add up to 1, or `fold` is none.
     """
-    fractions = [float(f) for f in fractions]
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise SettingError(f"config.data.split must be three positive numbers that add up to 1, not {fractions}")
+    fractions = shares_of(fractions)
     number, folds = _fold(fold)
     if any(t.part for t in tracks):
         if fold:
@@ -351,6 +349,17 @@ def split(tracks: list[Track], fractions, seed: int, fold: str = "") -> dict[str
     else:
         return _split_songs(tracks, fractions, seed)
     return {part: [t for t, place in zip(tracks, where, strict=True) if place == part] for part in PARTS}
+
+
+def shares_of(fractions) -> list[float]:
+    """The shares of the three parts as numbers; ValueError if they are none."""
+    try:
+        shares = [float(share) for share in fractions]
+    except (TypeError, ValueError):
+        shares = []
+    if len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) <= 1e-6:
+        raise SettingError(f"config.data.split must be three positive numbers that add up to 1, not {fractions}")
+    return shares
 
 
 def _fold(fold: str) -> tuple[int, int]:

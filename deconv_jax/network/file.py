@@ -25,7 +25,7 @@ import numpy as np
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.model import Network
-from deconv_jax.network.spec import FINALS, HEADS, Block, Dense, layer_sizes
+from deconv_jax.network.spec import Block, Dense, layer_sizes
 from deconv_jax.network.trained import Trained
 from deconv_jax.network.weights import check_weights, named
 from deconv_jax.sound.front_end import FrontEnd
@@ -256,12 +256,6 @@ def _network(fields: Any, classes: int) -> Network:
         built(Dense, {"width": d} if isinstance(d, int) else d, f"network.dense[{i}]") for i, d in enumerate(dense)
     )
     _known(fields, ("classes", "dropout", "head", "final", "output"), "network.")
-    for field, known in (("head", HEADS), ("final", FINALS), ("output", (True, False))):
-        if field in fields and (fields[field] not in known or type(fields[field]) is not type(known[0])):
-            raise SettingError(f"network.{field} must be one of {', '.join(map(str, known))}, not {fields[field]!r}")
-    dropout = fields.get("dropout", 0.0)
-    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
-        raise SettingError(f"network.dropout must be at least 0 and below 1, not {dropout!r}")
     if fields.pop("classes", classes) != classes:
         raise SettingError(f"network.classes differs from the number of labels, {classes}")
     conv = tuple(built(Block, b, f"network.blocks[{i}]") for i, b in enumerate(blocks))

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from deconv_jax.errors import SettingError
 from deconv_jax.network.activations import activate, activate_with, derivative
 from deconv_jax.network.layers import average_pool, convolve, max_pool, pads
-from deconv_jax.network.spec import NO_WINNER, Block, Dense
+from deconv_jax.network.spec import FINALS, HEADS, NO_WINNER, Block, Dense
 
 
 class LayerTrace(NamedTuple):
@@ -52,6 +53,9 @@ class Network(nn.Module):
       head: how maps become a vector: "flatten", or the "average" or "max" of every map.
       final: what makes probabilities of the logits: "softmax" (one class), "sigmoid" (any number of tags).
       output: whether a dense layer gives the logits; without one they are what comes before it.
+
+    Raises:
+      ValueError: head, final, output, dropout or the width of a dense layer is something else.
     """
 
     blocks: tuple[Block, ...]
@@ -61,6 +65,19 @@ class Network(nn.Module):
     head: str = "flatten"
     final: str = "softmax"
     output: bool = True
+
+    def __post_init__(self) -> None:
+        for field, known in (("head", HEADS), ("final", FINALS), ("output", (True, False))):
+            value = getattr(self, field)
+            if value not in known or type(value) is not type(known[0]):
+                raise SettingError(f"network.{field} must be one of {', '.join(map(str, known))}, not {value!r}")
+        share: Any = self.dropout
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share < 1:
+            raise SettingError(f"network.dropout must be at least 0 and below 1, not {share!r}")
+        for width in self.dense:
+            if not isinstance(width, Dense):
+                Dense(width)  # raises where it is none
+        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -15,6 +15,7 @@ from deconv_jax.data.tracks import (
     fewer_artists,
     index_folder,
     index_table,
+    shares_of,
     shuffle_labels,
     split,
 )
@@ -55,9 +56,33 @@ def settings(config: dict) -> tuple[Recipe, Augment]:
     Raises:
       ValueError: a setting is unknown, wrong, or does not fit; the message names it.
     """
+    _check_data(config)
     recipe, augment = _built(Recipe, config, "train"), _built(Augment, config, "augment")
     _check(recipe, augment, wd.network(config, 2), wd.front_end(config))
     return recipe, augment
+
+
+MOST = 2**32 - 1
+"""The largest seed: JAX would take a larger one for another, smaller one."""
+
+
+def _check_data(config: dict) -> None:
+    """Whether the sections and the numbers are there by which music is found, divided and cut."""
+    for section in ("front_end", "network", "data"):
+        if not isinstance(config.get(section), dict):
+            raise SettingError(f"config.{section} is missing; see configs/genre3.py")
+    data = config["data"]
+    for name, value, least in (
+        ("seed", config.get("seed"), 0),
+        ("data.seed", data.get("seed", -1), -1),
+        ("data.artists", data.get("artists", 0), 0),
+        ("data.clips_per_song", data.get("clips_per_song"), 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+            raise SettingError(f"config.{name} must be a whole number from {least} to {MOST:,}, not {value!r}")
+    if "root" not in data:
+        raise SettingError("config.data.root is missing; see configs/genre3.py")
+    shares_of(data.get("split", ()))
 
 
 def _built(kind, config: dict, section: str) -> Any:

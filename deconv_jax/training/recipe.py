@@ -93,6 +93,8 @@ class Recipe:
         for name in ("label_smoothing", "average"):
             if getattr(self, name) >= 1:
                 raise SettingError(f"config.train.{name} must be below 1, not {getattr(self, name)}")
+        if self.enough > 1:
+            raise SettingError(f"config.train.enough is a share, at most 1, not {self.enough}")
         if self.weight_decay and self.optimiser != "adamw":
             raise SettingError("config.train.weight_decay needs config.train.optimiser=adamw")
         if self.validation_steps and not self.steps:

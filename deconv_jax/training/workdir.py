@@ -75,7 +75,16 @@ def network(config: dict, classes: int) -> Network:
         blocks.append(built(Block, fields.pop(name), f"config.network.{name}"))
     if not blocks:
         raise SettingError("config.network has no block1: at least one block is needed")
-    return Network(blocks=tuple(blocks), classes=classes, **(fields | {"dense": tuple(fields["dense"])}))
+    known = ("dense", "dropout", "head", "final", "output")
+    if unknown := sorted(fields.keys() - known):
+        raise SettingError(f"config.network.{unknown[0]} is unknown; known are block1, block2 …, {', '.join(known)}")
+    dense = fields.pop("dense", ())
+    if not isinstance(dense, list | tuple):
+        raise SettingError(f"config.network.dense must be a list of widths, not {dense!r}")
+    try:
+        return Network(blocks=tuple(blocks), dense=tuple(dense), classes=classes, **fields)
+    except SettingError as error:
+        raise SettingError(f"config.{'' if str(error).startswith('network.') else 'network: '}{error}") from None
 
 
 _network_of = network
