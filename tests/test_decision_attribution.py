@@ -267,6 +267,8 @@ def test_clips_stand_alone_however_many_run_at_once(method, clips, monkeypatch):
         (lambda v, x: attribute(PLAIN, v, x[..., :9], 0), "they fit clips of one length"),
         (lambda v, x: attribute(PLAIN, v, x, 0, method="grad_cam", layer=4), "layer 4 does not exist"),
         (lambda v, x: attribute(PLAIN, v, x, 0, method="lrp", composite="flat"), "one of gamma_flat, .* not 'flat'"),
+        (lambda v, x: attribute(PLAIN, v, x, 0, method="lrp", box=(5, 1)), "box must be the lowest"),
+        (lambda v, x: attribute(PLAIN, v, x * np.nan, 0), "magnitude must be finite"),
         (lambda v, x: attribute(PLAIN, v, x, 0, method="lrp", epsilon=0), "epsilon must be above 0"),
         (lambda v, x: attribute(PLAIN, v, x, 0, method="smoothgrad", noise=-1), "noise must be at least 0, not -1"),
         (lambda v, x: attribute(PLAIN, v, x, 0, method="occlusion", patch=4), "patch must be two whole numbers"),

@@ -246,6 +246,8 @@ def test_what_does_not_exist_is_refused(layer, features, message):
         ({"magnitude": np.ones((0, 24, 24))}, "at least one of each"),
         ({"magnitude": np.ones((24, 0))}, "at least one of each"),
         ({"magnitude": np.ones(24)}, "at least one of each"),
+        ({"magnitude": np.full((24, 24), np.nan)}, "magnitude must be finite"),
+        ({"rule": "guided"}, "rule must be a Rule"),
         ({"devices": []}, "at least one device"),
         ({"variables": {}}, "params/conv1/bias is missing"),
         ({"variables": random_network(SPECS["valid"], (24, 24))[1]}, "conv3/bias is missing"),

@@ -118,6 +118,8 @@ def test_gain_matches_loudness_below_the_originals_peak(rng):
 
 
 def test_unknown_readings_and_gains_are_refused(spectrum):
+    with pytest.raises(ValueError, match="rows and frames of the spectrum"):
+        auralise(jnp.abs(spectrum)[1:], spectrum)
     with pytest.raises(ValueError, match=r"phase, mask.*'magic'"):
         auralise(jnp.abs(spectrum), spectrum, "magic")
     with pytest.raises(ValueError, match=r"match, peak, none.*'loud'"):

@@ -29,6 +29,11 @@ def test_leading_axes_are_a_batch(rng):
     np.testing.assert_allclose(istft(jnp.asarray(batch), length=2000)[1, 2], waves[1, 2], atol=1e-5)
 
 
+def test_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match="must be floats, not int16"):
+        stft(np.full(2000, 1000, np.int16))
+
+
 def test_the_papers_front_end():
     front = FrontEnd()
     assert (front.clip_samples, front.bins, front.clip_frames) == (44100, 257, 173)

@@ -362,6 +362,9 @@ def _lrp(
         raise SettingError(f"composite must be one of {', '.join(COMPOSITES)}, not {composite!r}")
     if not (epsilon > 0 and gamma >= 0):
         raise SettingError(f"epsilon must be above 0, and gamma at least 0, not {epsilon} and {gamma}")
+    ends = box if isinstance(box, list | tuple) and len(box) == 2 else (1.0, 0.0)
+    if None not in ends and not ends[0] < ends[1]:  # type: ignore[operator]
+        raise SettingError(f"box must be the lowest and the highest magnitude, rising, or None, not {box!r}")
     low, high = (
         edge(batch, axis=(1, 2), keepdims=True) if given is None else jnp.full((1, 1, 1), given, jnp.float32)
         for edge, given in zip((jnp.min, jnp.max), box, strict=True)

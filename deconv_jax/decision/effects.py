@@ -276,6 +276,8 @@ def mean_maps(network: Network, variables: Any, magnitude: Any, layer: int) -> j
     """
     check_features(network.blocks, layer, None)
     lower = network.clone(blocks=network.blocks[:layer])
+    if np.ndim(magnitude) != 3 or 0 in np.shape(magnitude):
+        raise SettingError(f"magnitude must be clips, (clips, freq, time), not of shape {np.shape(magnitude)}")
     clips, freq, time = np.shape(magnitude)
     group = clips_together(lower.blocks, (freq, time))
     batch = jnp.asarray(magnitude, jnp.float32)

@@ -127,11 +127,9 @@ def faithfulness(
     """
     masking = Masking() if masking is None else masking
     batch, _ = batch_of(magnitude)
-    images, _ = batch_of(image)
+    images, _ = batch_of(image, "image")
     if images.shape != batch.shape:
         raise SettingError(f"image must have the clips' shape {np.shape(magnitude)}, not {np.shape(image)}")
-    if not np.isfinite(images).all():
-        raise SettingError("image must be finite: there are infinities or NaN in it")
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise SettingError(f"steps must be a whole number of at least 1, not {steps!r}")
     size = (batch.shape[1], batch.shape[2])

@@ -97,6 +97,8 @@ def images_and_maps(
     Returns:
       images, shape (…, features, freq, time); maps, shape (…, features, layer freq, layer time).
     """
+    if not isinstance(rule, Rule):
+        raise SettingError(f'rule must be a Rule, as in Rule("guided"), not {rule!r}')
     runtime.keep_freed_memory()
     chosen = check_features(network.blocks, layer, features)
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((variables, magnitude)))
@@ -161,18 +163,27 @@ def explain_batch(
     return _explain_window(part, used, batch, size[1], chosen, dataclasses.replace(rule, path="plain"))
 
 
-def batch_of(magnitude: Any) -> tuple[Any, bool]:
-    """(clips, freq, time) in float32, on the host unless it is traced, and whether it came as one clip, two axes."""
+def batch_of(magnitude: Any, name: str = "magnitude") -> tuple[Any, bool]:
+    """(clips, freq, time) in float32, on the host unless it is traced, and whether it came as one clip, two axes.
+
+    Raises:
+      ValueError: it has other axes, is empty, complex, no numbers, or not finite.
+    """
     batch: Any = magnitude if isinstance(magnitude, jax.core.Tracer) else np.asarray(magnitude)
     if batch.dtype.kind == "c":
-        raise SettingError(f"magnitude must be real, not {batch.dtype}: take the absolute value of the spectrum")
+        raise SettingError(f"{name} must be real, not {batch.dtype}: take the absolute value of the spectrum")
     if batch.ndim not in (2, 3) or 0 in batch.shape:
         raise SettingError(
-            "magnitude must be (freq, time) or (clips, freq, time), with at least one of each, "
-            f"not of shape {batch.shape}"
+            f"{name} must be (freq, time) or (clips, freq, time), with at least one of each, not of shape {batch.shape}"
         )
     single = batch.ndim == 2
-    return (batch[None] if single else batch).astype(np.float32), single
+    try:
+        batch = (batch[None] if single else batch).astype(np.float32)
+    except (TypeError, ValueError):
+        raise SettingError(f"{name} must be numbers, not {batch.dtype}") from None
+    if isinstance(batch, np.ndarray) and not np.isfinite(batch).all():
+        raise SettingError(f"{name} must be finite: there are infinities or NaN in it")
+    return batch, single
 
 
 def check_features(blocks: Sequence[Block], layer: int, features: Sequence[int] | None) -> np.ndarray:

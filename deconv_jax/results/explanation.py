@@ -67,6 +67,7 @@ def explain(
         result[33]        # one: the original, itself, the rest, and an untrained network's
         result.why()      # what made the network give this answer, in sound
     """
+    _check_seconds(offset, duration)
     trained = network if isinstance(network, Trained) else _named(network)
     front = trained.front_end
     number = len(trained.network.blocks) if layer is None else layer
@@ -81,6 +82,15 @@ def explain(
     answer = clips.answer_of(trained, clip)
     found = clips.layer_of(trained, clip, number, answer=answer, method=method, norm_back=norm_back)
     return Explanation(trained, name, clip, answer, found, reading, Rule(method, norm_back))
+
+
+def _check_seconds(offset: Any, duration: Any) -> None:
+    """ValueError for what is no stretch: a waveform's negative index would be its end."""
+    given = [("offset", offset, "0 to 1e6"), *([] if duration is None else [("duration", duration, "above 0 to 1e6")])]
+    for name, value, wanted in given:
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not (number and 0 <= value <= 1e6) or (name == "duration" and not value):
+            raise SettingError(f"{name} must be a number of seconds, {wanted}, not {value!r}")
 
 
 def _named(network: Any) -> Trained:
@@ -108,7 +118,7 @@ def _waveform(
         )
     if sample_rate is None:
         raise SettingError("sample_rate is missing: in how many samples a second is this waveform?")
-    if sample_rate != int(sample_rate) or not 1000 <= sample_rate <= 1_000_000:
+    if not isinstance(sample_rate, int | float | np.number) or sample_rate % 1 or not 1000 <= sample_rate <= 1_000_000:
         raise SettingError(f"sample_rate must be a whole number of Hz from 1,000 to 1,000,000, not {sample_rate!r}")
     end = None if duration is None else round((offset + duration) * sample_rate)
     part = wave[round(offset * sample_rate) : end]

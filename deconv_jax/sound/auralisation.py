@@ -57,7 +57,7 @@ def auralise(
       Waveforms, shape (..., length), with no gain applied. An all-zero image gives silence.
 
     Raises:
-      ValueError: unknown reading, or a clip so long has more frames.
+      ValueError: unknown reading, image and spectrum do not fit, or a clip so long has more frames.
 
     Example:
 
@@ -73,6 +73,12 @@ def auralise(
     """
     if reading not in READINGS:
         raise SettingError(f"reading must be one of {', '.join(READINGS)}, not {reading!r}")
+    try:
+        np.broadcast_shapes(np.shape(image), np.shape(stft))
+    except ValueError:
+        raise SettingError(
+            f"image must have the rows and frames of the spectrum {np.shape(stft)}, not {np.shape(image)}"
+        ) from None
     frames = stft.shape[-1]
     if length is not None and length >= hop * frames:
         raise SettingError(

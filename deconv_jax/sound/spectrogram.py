@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deconv_jax.errors import SettingError
+
 
 def taper(window: str, n_fft: int) -> np.ndarray:
     """A periodic window, shape (n_fft,), as librosa and scipy.signal use them for spectra."""
@@ -29,7 +31,7 @@ def stft(
     """Centred short-time Fourier transform.
 
     Args:
-      waveform: samples, shape (..., samples).
+      waveform: floats, full scale 1, shape (..., samples).
       n_fft: window length in samples.
       hop: samples between frames.
       window, pad: as in `FrontEnd`.
@@ -38,7 +40,13 @@ def stft(
       Complex spectrum, shape (..., freq, time) = (..., 1 + n_fft // 2, 1 + samples // hop), equal to
       `librosa.stft(waveform, n_fft=n_fft, hop_length=hop, window=window, pad_mode=pad)`: frame t is centred on
       sample t · hop, with zeros (or the clip's mirror image) beyond both ends.
+
+    Raises:
+      ValueError: the samples are no floats: among whole numbers the window itself would be rounded to zeros.
     """
+    waveform = jnp.asarray(waveform)
+    if not jnp.issubdtype(waveform.dtype, jnp.floating):
+        raise SettingError(f"waveform must be floats, not {waveform.dtype}: divide int16 by 32768")
     padding = [(0, 0)] * (waveform.ndim - 1) + [(n_fft // 2, n_fft // 2)]
     return transform(jnp.pad(waveform, padding, mode=pad), n_fft, hop, window)
 
