@@ -20,7 +20,7 @@ from deconv_jax.music import builtin, stem_files
 from deconv_jax.network.file import load_network, save_network
 from deconv_jax.network.model import Network, initial_variables
 from deconv_jax.network.spec import Block
-from deconv_jax.results import dissected, dissection, dissection_clips, dissection_music, taken_out
+from deconv_jax.results import clip_folder, dissected, dissection, dissection_clips, dissection_music, taken_out
 from deconv_jax.results.dissection import Settings
 from deconv_jax.sound import audio
 from deconv_jax.sound.front_end import FrontEnd, analyse
@@ -153,6 +153,10 @@ def test_a_dissection_goes_on_where_it_was_stopped(found, music, network, monkey
     other = dataclasses.replace(SETTINGS, clips=1)
     with pytest.raises(pytest.fail.Exception):
         dissection.dissect(network, stems.find(music), other, parts=parts, progress=False)
+    one, two, *rest = stems.find(music)
+    renamed = [dataclasses.replace(two, name=one.name), dataclasses.replace(one, name=two.name), *rest]
+    with pytest.raises(pytest.fail.Exception):  # of the same names, and other sounds
+        dissection.dissect(network, renamed, SETTINGS, parts=parts, progress=False)
 
 
 def test_measures_are_those_of_the_rule(found, music, network):
@@ -187,12 +191,14 @@ def test_files_hold_every_feature_and_a_network_carries_them(found, network, tmp
     assert about["layers"]["2"]["features"] == 4
     assert dissected.said(about)[0] == "4 songs, 8 clips, named after 3: noise, tone, click; 4 controls."
     assert dissected.carried(network) is None
+    assert clip_folder._settings(network)["dissected"] is None
     folder = network.checkpoint / "dissected"
     folder.mkdir()
     name = {"feature": 2, "concept": "tone", "auroc": 0.8}
     about["layers"]["1"]["names"] = [name]
     (folder / "dissected.json").write_text(json.dumps(about))
     assert dissected.names(dissected.carried(network), 1, [0, 2]) == [None, name]
+    assert clip_folder._settings(network)["dissected"]  # what was explained before is explained anew, with names
     assert dissected.names(dissected.carried(network), 3, [0]) == [None]
     (folder / "dissected.json").write_text(json.dumps(about | {"network": "another"}))
     assert dissected.carried(network) is None
@@ -258,14 +264,16 @@ def test_columns_of_tags_are_concepts_with_songs_that_lack_them(tagged, network,
     lines = ["file,mood,loud,quiet"]
     for n, track in enumerate(tagged):
         lines.append(f"{track.path},{['calm', 'sad', ''][n % 3]},{int(n > 7)},{['', 'TRUE'][n % 2]}")
+    lines.append("gone.wav,calm,0,TRUE")
     (tmp_path / "tracks.csv").write_text("\n".join(lines))
     music = dissected.Music(index=str(tmp_path / "tracks.csv"), tags=["mood", "loud", "quiet"])
-    listed = dissected._tagged(music)
+    listed, _ = dissected._tagged(music)
     assert [track.tags for track in listed[6:10]] == [
         ("mood: calm",), ("mood: sad", "quiet"), ("loud",), ("mood: calm", "loud", "quiet")
     ]  # fmt: skip
     about = dissected.make(network, music, tmp_path / "out", Settings(clips=1, seeds=1))
     assert about["concepts"] == ["loud", "mood: calm", "mood: sad", "quiet"]
+    assert [line.partition(":")[0] for line in about["failed"]] == ["gone.wav"]
     with pytest.raises(InputError, match="has no column 'key'; its first columns are file, mood, loud, quiet"):
         dissected._tagged(dataclasses.replace(music, tags=["key"]))
     with pytest.raises(SettingError, match="root and tags go with index"):

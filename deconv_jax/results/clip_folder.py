@@ -168,11 +168,13 @@ def _export(trained: Trained, paths: Sequence[Path], out: Path, options: Options
 
 def _settings(trained: Trained) -> dict[str, Any]:
     """What the results of all clips depend on, as the manifests have it."""
+    known = dissected.carried(trained)
     return {
         "front_end": dataclasses.asdict(trained.front_end),
         "untrained_seeds": randomised.SEEDS,
         "checkpoint": str(trained.checkpoint),
         "network": trained.fingerprint,
+        "dissected": known and hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16],
         "training": trained.about["config"],
         "versions": runtime.versions(),
     }

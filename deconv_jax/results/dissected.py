@@ -78,7 +78,9 @@ def make(
     with locks.writing(out, "out", [PARTS]) as folder:
         how: dict[str, Any] = {"settings": settings, "null": null, "parts": folder / PARTS}
         if music.index or music.concepts:
-            return write(folder, dissection_clips.dissect_clips(trained, _tagged(music), **how))
+            tagged, left_out = _tagged(music)
+            found = dissection_clips.dissect_clips(trained, tagged, **how)
+            return write(folder, dataclasses.replace(found, failed=[*left_out, *found.failed]))
         layers = dissection.check(trained, settings, null)
         songs = dissection.songs(music.stems, music.cache_dir, music.songs, trained.front_end.sample_rate)
         material, failed = dissection_music.gather(trained, songs, settings.clips, settings.removed, layers)
@@ -90,11 +92,12 @@ def make(
         return about
 
 
-def _tagged(music: Music) -> list[tracks.Track]:
-    """The tracks of a table or of folders of sound."""
+def _tagged(music: Music) -> tuple[list[tracks.Track], list[str]]:
+    """The tracks of a table or of folders of sound, and a line for every row of the table that names none."""
     if not music.index:
-        return tracks.index_folder(music.concepts)
-    return tracks.index_table(music.index, music.root, labelled=not music.tags, tags=music.tags)[0]
+        return tracks.index_folder(music.concepts), []
+    found, skipped = tracks.index_table(music.index, music.root, labelled=not music.tags, tags=music.tags)
+    return found, [f"{name}: {reason}" for name, reason in skipped]
 
 
 def write(folder: Path, found: Dissection) -> dict[str, Any]:

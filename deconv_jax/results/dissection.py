@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,10 @@ def of_material(
     progress: bool = True,
 ) -> Dissection:
     """As `dissect`, of what `dissection_music.gather` made of the songs with the same, checked settings."""
-    about = about_run(trained, settings, null, material.names, len(material.songs)) | {"trials": len(material.clip)}
+    grids = [array for grid in material.grids.values() for array in (grid.bins, grid.labels)]
+    heard = content_of(material.seen, material.without, material.songs, material.clip, material.concept, *grids)
+    about = about_run(trained, settings, null, material.names, len(material.songs), heard)
+    about["trials"] = len(material.clip)
     networks = [own(trained), *controls(trained, material.seen, settings.seeds, null)]
     measured = each(
         networks, lambda network, variables: measure(network, variables, material, progress), about, parts, progress
@@ -176,17 +180,27 @@ def check(trained: Trained, settings: Settings, null: Trained | None) -> tuple[i
 
 
 def about_run(
-    trained: Trained, settings: Settings, null: Trained | None, names: Sequence[str], clips: int
+    trained: Trained, settings: Settings, null: Trained | None, names: Sequence[str], clips: int, content: str
 ) -> dict[str, Any]:
-    """What results depend on."""
+    """What results depend on; `content` tells songs of the same names apart (`content_of`)."""
     return {
         "network": trained.fingerprint,
         "null": null and null.fingerprint,
         "settings": dataclasses.asdict(settings),
         "songs": list(names),
         "clips": clips,
+        "content": content,
         "made_by": _MADE_BY,
     }
+
+
+def content_of(*arrays: np.ndarray) -> str:
+    """20 digits of the SHA-256 of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:20]
 
 
 Made = Callable[[], tuple[Network, Any]]
@@ -229,8 +243,11 @@ def _digest(about: Mapping[str, Any], name: str) -> str:
 def _kept(place: Path | None) -> Measured | None:
     if place is None or not place.is_file():
         return None
-    with np.load(place, allow_pickle=False) as held:
-        return dict(held)
+    try:
+        with np.load(place, allow_pickle=False) as held:
+            return dict(held)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # damaged: measured anew
+        return None
 
 
 def _keep(place: Path, found: Measured) -> None:

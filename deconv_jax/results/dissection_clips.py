@@ -29,6 +29,7 @@ from deconv_jax.results.dissection import (
     Settings,
     about_run,
     check,
+    content_of,
     controls,
     each,
     own,
@@ -91,7 +92,8 @@ def dissect_clips(
         raise InputError(
             "a tag at least must have songs with and without it (of two artists each, if known) in both halves"
         )
-    about = about_run(trained, settings, null, [track.name for track in tracks], len(clips.tracks))
+    heard = content_of(clips.waveforms, clips.tracks)
+    about = about_run(trained, settings, null, [track.name for track in tracks], len(clips.tracks), heard)
     seen = np.stack([blocks.analyse(front, clip).seen for clip in clips.waveforms[:: max(1, len(half) // 32)][:32]])
     networks = [own(trained), *controls(trained, seen, settings.seeds, null)]
 
