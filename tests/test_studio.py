@@ -970,6 +970,11 @@ def test_notes_that_cannot_be_written_are_held_and_strange_files_are_left_alone(
     assert notes.path.read_bytes() == before
     notes.change(place, {"favourite": False, "note": ""})
     assert list(Notes(notes.path).marks.values()) == [{"favourite": False, "note": "new"}]
+    one, other = Notes(notes.path), Notes(notes.path)  # of two studios
+    one.change([*place[:3], 6], {"favourite": True, "note": "one"})
+    other.change([*place[:3], 4], {"favourite": True, "note": "other"})
+    assert [mark["note"] for mark in Notes(notes.path).marks.values()] == ["one", "other"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.json"]
     for content in ("{", "[]", '{"studio notes": 3}', '{"other": {}}'):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(InputError, match="holds no notes"):

@@ -19,12 +19,12 @@ def launch(main: Callable[[list[str]], int], module: str, about: str) -> int:
 
     Args:
       main: takes the arguments that are no flags; returns the exit status.
-      module: whose flags `--help` shows.
-      about: text above them.
+      module, about: whose flags `--help` shows, and the text above them.
 
-    Returns:
-      Exit status: main's; 1 for input that cannot be used; 2 for wrong flags; 130 when interrupted.
+    Returns: main's exit status; 1 for input that cannot be used; 2 for wrong flags; 130 when interrupted.
     """
+    if getattr(sys.stdout, "errors", "") == "strict":  # paths and names may hold any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if any(a in ("--help", "-help", "-h") for a in sys.argv[1:]):
         about = about.strip() + ("\n" + TOGETHER.rstrip() if "distributed" in flags.FLAGS else "")
         print(f"{about}\n\nFlags:{flags.FLAGS.module_help(module).split(':', 1)[1]}")

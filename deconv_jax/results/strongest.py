@@ -380,6 +380,7 @@ def _starts(table: Path, own: Lists) -> dict[tuple[int, int], float]:
 
 
 def _clock(seconds: float) -> str:
+    seconds = round(seconds, 1)  # 59.96 is 1:00.0
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
 
 

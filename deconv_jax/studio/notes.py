@@ -1,4 +1,7 @@
-"""Favourites and notes in a file of JSON, written whole at every change: a kill loses none that was told as kept."""
+"""Favourites and notes in a file of JSON, written whole at every change: a kill loses none that was told as kept.
+
+Several studios may keep theirs in one file: each change is made to what the file holds then, one studio at a time.
+"""
 
 import json
 import threading
@@ -6,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deconv_jax.errors import InputError
-from deconv_jax.system import files
+from deconv_jax.system import files, locks
 
 LONGEST = 2000
 """Characters of a note, at most."""
@@ -28,15 +31,9 @@ class Notes:
     def __init__(self, path: Path | None = None):
         self.path, self._lock, self.kept = path, threading.Lock(), bool(path)
         self.marks: dict[str, dict[str, Any]] = {}
+        self._changed: dict[str, dict[str, Any] | None] = {}  # what is not in the file yet
         if path and path.exists():
-            wanted = "wanted is a file that the studio wrote, or a name that is not taken"
-            try:
-                found = json.loads(path.read_text("utf-8"))
-                self.marks = {str(key): _mark(mark) for key, mark in found["studio notes"].items()}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{files.shown(path)}: holds no notes ({type(error).__name__}); {wanted}", "notes"
-                ) from None
+            self.marks = _read(path)
 
     def change(self, place: list[Any], mark: dict[str, Any]) -> None:
         """Marks a feature; what is neither a favourite nor noted is not kept.
@@ -49,9 +46,9 @@ class Notes:
         with self._lock:
             if len(self.marks) >= MOST and key not in self.marks:
                 raise InputError(f"{MOST:,} features are marked, which is as many as are kept")
-            self.marks = {k: v for k, v in self.marks.items() if k != key}
-            if any((new := _mark(mark)).values()):
-                self.marks[key] = new
+            new = _mark(mark)
+            self._changed[key] = new if any(new.values()) else None
+            self.marks = _with(self.marks, self._changed)
             self._write()
 
     def end(self) -> None:
@@ -63,13 +60,32 @@ class Notes:
     def _write(self) -> None:
         if not self.path:
             return
+        self.kept = False
         try:
-            files.write_json(self.path, {"studio notes": self.marks})
-            self.kept = True
+            with locks.turn(self.path.with_name(f".{self.path.name}.lock")):
+                if self.path.exists():  # another studio may have added to it
+                    self.marks = _with(_read(self.path), self._changed)
+                files.write_json(self.path, {"studio notes": self.marks})
+            self._changed, self.kept = {}, True
         except OSError as error:
-            self.kept = False
             reason = f"the notes cannot be written ({error.strerror or error}); they are held until the studio ends"
             raise InputError(f"{files.shown(self.path)}: {reason}: free some space, and change one again") from None
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The marks in a file; InputError if it holds something else."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {str(key): _mark(mark) for key, mark in found["studio notes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wanted = "wanted is a file that the studio wrote, or a name that is not taken"
+        raise InputError(f"{files.shown(path)}: holds no notes ({type(error).__name__}); {wanted}", "notes") from None
+
+
+def _with(marks: dict[str, dict[str, Any]], changed: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """Marks, and what was changed of them: the last ones last; None takes one away."""
+    rest = {key: mark for key, mark in marks.items() if key not in changed}
+    return rest | {key: mark for key, mark in changed.items() if mark}
 
 
 def _mark(given: dict[str, Any]) -> dict[str, Any]:

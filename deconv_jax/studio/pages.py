@@ -11,7 +11,7 @@ from deconv_jax.errors import InputError, SettingError
 from deconv_jax.network.trained import Trained
 from deconv_jax.results import clip_folder
 from deconv_jax.studio.songs import Source
-from deconv_jax.system import files
+from deconv_jax.system import files, locks
 
 KEPT = 40
 """Pages that are kept, at most: some 10 MB each, with their sounds."""
@@ -58,7 +58,8 @@ def make(
             raise InputError(made.failed[0])
         _trim(folder, out)
     except (InputError, SettingError, OSError) as error:
-        shutil.rmtree(out, ignore_errors=True)
+        if not any((out / there).exists() for there in ("index.html", locks.LOCK)):  # made before, or by another studio
+            shutil.rmtree(out, ignore_errors=True)
         reason = str(error) if not isinstance(error, OSError) else f"cannot be written ({error.strerror or error})"
         reason = reason.replace(files.shown(source.path), source.name)
         raise InputError(f"No page was made: {reason}") from None

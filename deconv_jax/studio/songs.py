@@ -57,7 +57,7 @@ class Library:
       cache_dir: where the built-in excerpts are, which are made when the first is read; None for none of them.
 
     Raises:
-      InputError: the folder cannot be made.
+      InputError: the folder cannot be made, or that of music is none or holds no songs.
     """
 
     def __init__(self, folder: Path, named: Sequence[Path] = (), music: Any = None, cache_dir: Path | None = None):
@@ -72,7 +72,11 @@ class Library:
                 ) from None
             files.remove_leftovers(own, files.STALE)
         self.sources: dict[str, Source] = {}
+        if music and not Path(music).is_dir():
+            raise InputError(f"{files.shown(music)}: is no folder; name one that holds songs", "music")
         found = audio.find([music])[:SHOWN] if music else []
+        if music and not found:
+            raise InputError(f"{files.shown(music)}: holds no sound files; name another folder", "music")
         excerpts = builtin.files(cache_dir, 1, builtin.EXCERPT_SEED) if cache_dir else []
         for group, paths in (("named", named), ("music", found), ("built in", excerpts)):
             for path in paths:
