@@ -481,6 +481,25 @@ def test_what_responds_in_a_box_is_a_share_of_cells_whose_middle_lies_there(trai
     np.testing.assert_allclose(found, np.moveaxis(own, -1, 0), atol=1e-5)
 
 
+def test_who_listens_everywhere_answers_to_every_address_of_the_machine(monkeypatch):
+    monkeypatch.setattr(server.socket, "getaddrinfo", lambda *_: [(2, 1, 6, "", ("198.51.100.7", 0))])
+    assert "198.51.100.7:8607" in server.hosts_of("0.0.0.0", 8607)
+    assert "198.51.100.7:8607" not in server.hosts_of("127.0.0.1", 8607)
+
+
+def test_a_number_that_json_does_not_have_ends_no_window():
+    assert server.packed(({"says": [float("nan"), 1.0]}, b"x"))[4:] == b'{"says":[null,1.0]}x'
+
+
+def test_a_stretch_that_reached_beyond_the_beginning_of_a_song_is_heard_again():
+    song = np.ones(3 * FRONT.clip_samples, np.float32)
+    wave = audio.cut(song[: 2 * FRONT.clip_samples], FRONT.clip_samples + 9, FRONT.clip_samples)
+    of_beginning = hearing.Stretch(FRONT.clip_samples + 9, explain.Clip(wave, None), None)
+    given = of_beginning.start, FRONT.clip_samples
+    assert hearing.is_of(of_beginning, song[: 2 * FRONT.clip_samples], *given)
+    assert not hearing.is_of(of_beginning, song, *given)
+
+
 def test_a_features_strongest_moments_are_the_librarys_in_one_song_and_in_all(served, line, trained, song, tmp_path):
     opened(line)
     whole = audio.read(song, FRONT.sample_rate)

@@ -8,10 +8,11 @@ import re
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from deconv_jax.system import files
+from deconv_jax.system import files, runtime
 
 SOURCE = Path(files.__file__).parents[1]
 
@@ -105,3 +106,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         make("wrong")
     assert [p.name for p in (tmp_path / "made").iterdir()] == ["second"]
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
+def test_compiled_programs_are_not_kept_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(runtime, "cache_dir", lambda: tmp_path / "file")
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        runtime.keep_compiled()
+        assert not jax.config.values["jax_compilation_cache_dir"]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -271,6 +271,11 @@ def test_folders_without_a_run_or_a_checkpoint_are_refused(finished, music, tmp_
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
     with pytest.raises(InputError, match="holds no checkpoint yet"):
         workdir.load(tmp_path)
+    (tmp_path / "corpus.json").write_text("{}")
+    with pytest.raises(InputError, match=r"corpus\.json: is not what bin/train wrote"):
+        workdir.load(tmp_path)
+    with pytest.raises(SettingError, match="name a workdir, a checkpoint or a network"):
+        workdir.load()
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_by_its_weight(finished, tmp_path):

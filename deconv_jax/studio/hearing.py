@@ -78,6 +78,16 @@ def stretch_of(trained: Trained, song: np.ndarray, start: float, seconds: float)
     return Stretch(first, clip, answer_of(trained, clip))
 
 
+def is_of(stretch: Stretch, song: np.ndarray, first: int, length: int) -> bool:
+    """Whether that many samples of a song from `first` on are this stretch, which may be of its beginning alone.
+
+    What reached beyond the beginning was filled up with silence, and is to be heard again once the rest is there.
+    """
+    wave = stretch.clip.waveform
+    same = (stretch.start, len(wave)) == (first, length)
+    return same and np.array_equal(wave, audio.cut(song, first, length).astype(np.float32))
+
+
 def layer_of(trained: Trained, stretch: Stretch, number: int) -> Layer:
     """Explains a stretch by all features of a layer."""
     found = images_and_maps(trained.network, trained.variables, stretch.clip.seen, number)

@@ -31,6 +31,7 @@ from deconv_jax.page.scripts import joined
 from deconv_jax.studio import pages, songs
 from deconv_jax.studio.jobs import Message, wrong
 from deconv_jax.studio.window import Studio, Window
+from deconv_jax.system import files
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ WAITING = 16
 
 ASKED = 2**20
 """Bytes of a message of the page, at most."""
+
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts that stand for all addresses of this machine."""
 
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -93,8 +97,14 @@ class Guard:
 
 
 def packed(message: Message) -> bytes:
-    """A message as one binary frame: the length of its JSON (four bytes, little-endian), the JSON, the bytes."""
-    text = json.dumps(message[0], allow_nan=False, separators=(",", ":")).encode()
+    """A message as one binary frame: the length of its JSON (four bytes, little-endian), the JSON, the bytes.
+
+    What JSON has no number for, such as the NaN that a network's overflow makes of an answer, is null.
+    """
+    try:
+        text = json.dumps(message[0], allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:
+        text = json.dumps(files.plain(message[0]), allow_nan=False, separators=(",", ":")).encode()
     return struct.pack("<I", len(text)) + text + message[1]
 
 
@@ -241,7 +251,20 @@ def hosts_of(host: str, port: int) -> set[str]:
     names = {"127.0.0.1", "localhost", "[::1]"}
     if host not in ("127.0.0.1", "::1", "localhost"):
         names |= {f"[{host}]" if ":" in host else host, socket.gethostname().lower()}
+    if host in EVERYWHERE:
+        names |= _own_addresses()
     return {f"{name}:{port}" for name in names}
+
+
+def _own_addresses() -> set[str]:
+    """Addresses (IPv4) by which other machines may know this one."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError):
+        found |= {str(one[4][0]) for one in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # chooses the way out, and sends nothing
+        found.add(sock.getsockname()[0])
+    return found
 
 
 def server_of(studio: Studio, sock: socket.socket, host: str) -> tuple[uvicorn.Server, str]:

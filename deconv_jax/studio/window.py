@@ -320,7 +320,7 @@ class Window:
         front = trained.front_end
         first, length = round(start * front.sample_rate), hearing.length_of(trained, seconds)
         stretch = held.stretch
-        if not stretch or (stretch.start, len(stretch.clip.waveform)) != (first, length):
+        if not stretch or not hearing.is_of(stretch, held.song, first, length):
             stretch = hearing.stretch_of(trained, held.song, start, seconds)
         self._held = dataclasses.replace(held, stretch=stretch, layer=None, other=None)
         about = {

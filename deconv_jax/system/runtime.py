@@ -35,11 +35,19 @@ def cache_dir() -> Path:
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place."""
+    """Keeps compiled programs between processes, where the platform keeps caches, unless the user chose a place.
+
+    Where that cannot be written nothing is kept: JAX would warn of every program.
+    """
     import jax
 
     if not jax.config.values.get("jax_compilation_cache_dir"):
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+        place = cache_dir() / "compiled"
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK):
+            return
+        jax.config.update("jax_compilation_cache_dir", str(place))
     # Small ones too: a command runs forty, 0.6 MB together.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -113,6 +113,18 @@ def checkpoints(checkpoint: Path) -> dict[int, Path]:
     return dict(sorted({int(path.name): path for path in found}.items()))
 
 
+def _described(workdir: Path) -> tuple[dict[str, Any], list[str]]:
+    """Config and labels of a run; InputError if its files hold something else."""
+    config = read_json(workdir / "config.json", "training run")
+    corpus = read_json(workdir / "corpus.json", "training run")
+    for name, found, wanted in (("config", config, ("front_end", "network")), ("corpus", corpus, ("labels",))):
+        if not isinstance(found, dict) or not all(isinstance(found.get(field), dict | list) for field in wanted):
+            raise InputError(
+                f"{files.shown(workdir / name)}.json: is not what bin/train wrote; restore it, or train anew elsewhere"
+            )
+    return config, [str(label) for label in corpus["labels"]]
+
+
 def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -> Trained:
     """Loads a trained network, from wherever the flags of a command say; batch norm folded, where that can be.
 
@@ -128,6 +140,9 @@ def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -
       InputError: no run, checkpoint or network there, or its arrays do not fit the network that is described.
       ValueError: both a network and a run are named.
     """
+    given = (workdir, checkpoint, network)
+    if not any(given) or not all(one is None or isinstance(one, str | Path) for one in given):
+        raise SettingError(f"name a workdir, a checkpoint or a network, not {', '.join(map(repr, given))}")
     if network is not None:
         if workdir is not None or checkpoint is not None:
             raise SettingError("a network names weights by itself: leave out workdir and checkpoint")
@@ -148,9 +163,7 @@ def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -
         wanted = "the folder of a run of bin/train or of a network, or a network's name"
         wanted = "a folder that bin/train wrote, below its run's" if named_by == "checkpoint" else wanted
         raise InputError(f"{files.shown(given)}: holds no training run; wanted is {wanted}", named_by)
-    config = read_json(workdir / "config.json", "training run")
-    corpus = read_json(workdir / "corpus.json", "training run")
-    labels = corpus["labels"]
+    config, labels = _described(workdir)
     net, front = _network_of(config, len(labels)), front_end(config)
     if checkpoint is None:
         folder = workdir / "checkpoints" / "best"
