@@ -8,6 +8,7 @@ from test_deconvolution_any_network import random_variables
 
 from deconv_jax.deconvolution.deconvolve import deconvolve
 from deconv_jax.deconvolution.rule import Rule
+from deconv_jax.network import first_layer
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import NORM_MOMENTUM, Network, initial_variables
 from deconv_jax.network.spec import Block, Dense
@@ -72,6 +73,28 @@ def test_clips_that_fill_up_the_devices_count_for_nothing(rng):
     other, _, same = in_training(network, variables, filled, counted=5)
     np.testing.assert_allclose(other[:5], logits, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), stats, same)
+
+
+@pytest.mark.parametrize(
+    "block", [BLOCK, Block(maps=3, kernel=(2, 5), pool=(3, 2), use_bias=False, dropout=0.0)], ids=["norm", "none"]
+)
+def test_the_first_layer_of_a_step_without_its_map_is_the_same(rng, monkeypatch, block):
+    network = Network(blocks=(block,), dense=(), dropout=0.0, head="average")
+    variables = random_variables(network, SIZE, rng)
+    seen = rng.random((5, *SIZE)).astype(np.float32)
+
+    def result():
+        def loss(params, seen):
+            given = variables | {"params": params}
+            (logits, trace), changed = network.apply(given, seen, train=True, counted=4, mutable=["batch_stats"])
+            return jnp.sum(logits[:4] ** 2), (trace, changed)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], seen)
+
+    ours = result()
+    assert first_layer.fits(block, 1)
+    monkeypatch.setattr(first_layer, "fits", lambda block, maps: False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, result())
 
 
 def test_folded_networks_are_the_same_to_the_last_image(rng):

@@ -63,13 +63,13 @@ def _convolve(
 def _convolve_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A sum of shifted multiples of one map: no work for matrix products, and what follows is fused into it."""
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[3])
-    views = zip(_shifted(x, kernel.shape[:2]), weights, strict=True)
+    views = zip(shifted(x, kernel.shape[:2]), weights, strict=True)
     return functools.reduce(operator.add, (view * weight for view, weight in views))
 
 
 def _convolve_one_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
-    views = jnp.concatenate(_shifted(x, kernel.shape[:2]), axis=-1).reshape(-1, kernel.shape[0] * kernel.shape[1])
+    views = jnp.concatenate(shifted(x, kernel.shape[:2]), axis=-1).reshape(-1, kernel.shape[0] * kernel.shape[1])
     into_kernel = (views.T @ gradient.reshape(-1, kernel.shape[3])).reshape(kernel.shape)
     return convolve_back(gradient, kernel, "SAME"), into_kernel
 
@@ -77,11 +77,11 @@ def _convolve_one_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Arra
 _convolve_one.defvjp(lambda x, kernel: (_convolve_one(x, kernel), (x, kernel)), _convolve_one_backward)
 
 
-def _shifted(x: jax.Array, window: Sequence[int]) -> list[jax.Array]:
+def shifted(x: jax.Array, window: Sequence[int]) -> list[jax.Array]:
     """x as every cell of a SAME kernel sees it, row by row."""
     edges = [((n - 1) // 2, n // 2) for n in window]
     padded = jnp.pad(x, [(0, 0), *edges, (0, 0)])
-    return [padded[:, a : a + x.shape[1], b : b + x.shape[2]] for a, b in _cells(window)]
+    return [padded[:, a : a + x.shape[1], b : b + x.shape[2]] for a, b in window_cells(window)]
 
 
 @jax.custom_vjp
@@ -192,7 +192,7 @@ def back_pads(
     return edges
 
 
-def _cells(window: Sequence[int]) -> list[Pair]:
+def window_cells(window: Sequence[int]) -> list[Pair]:
     return [(a, b) for a in range(window[0]) for b in range(window[1])]
 
 
@@ -214,7 +214,7 @@ def max_pool(x: jax.Array, window: Pair, stride: Pair) -> tuple[jax.Array, jax.A
     """
     height, width = ((n - w) // s + 1 for n, w, s in zip(x.shape[1:3], window, stride, strict=True))
     rows, columns = (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
-    views = [x[:, a : a + rows : stride[0], b : b + columns : stride[1]] for a, b in _cells(window)]
+    views = [x[:, a : a + rows : stride[0], b : b + columns : stride[1]] for a, b in window_cells(window)]
     best, switches = views[0], jnp.zeros(views[0].shape, jnp.uint8)
     for index, view in enumerate(views[1:], 1):
         switches = jnp.where(view > best, jnp.uint8(index), switches)
@@ -305,7 +305,7 @@ def unpool(values: jax.Array, switches: jax.Array, window: Pair, stride: Pair, s
         short = [(0, n - m) for n, m in zip(size, full.shape[1:3], strict=True)]
         return jnp.pad(full, [(0, 0), *short, (0, 0)])
     total = jnp.zeros((clips, *size, maps), values.dtype)
-    for (a, b), cell in zip(_cells(window), cells, strict=True):
+    for (a, b), cell in zip(window_cells(window), cells, strict=True):
         pads = [
             (offset, n - offset - ((m - 1) * step + 1), step - 1)
             for offset, n, m, step in zip((a, b), size, (height, width), stride, strict=True)

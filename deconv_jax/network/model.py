@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from deconv_jax.errors import SettingError
+from deconv_jax.network import first_layer
 from deconv_jax.network.activations import activate, activate_with, derivative
 from deconv_jax.network.layers import average_pool, convolve, max_pool, pads
 from deconv_jax.network.spec import FINALS, HEADS, NO_WINNER, Block, Dense
@@ -124,28 +125,24 @@ class Network(nn.Module):
         valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])
         if valid is not None:
             x = jnp.where(_columns(x, valid), x, 0)
+        plain = valid is None and not gates and back == "gradient"
         trace = []
         for number, block in enumerate(self.blocks, 1):
             if number < start:
                 continue
-            conv = nn.Conv(
-                block.maps,
-                block.kernel,
-                block.conv_stride,
-                padding=block.padding if isinstance(block.padding, str) else _conv_pads(block, x.shape[1:3]),
-                use_bias=block.use_bias,
-                kernel_init=nn.initializers.glorot_uniform(),
-                conv_general_dilated=convolve,
-                name=f"conv{number}",
-            )
-            x = x if number == start else conv(x)
+            conv = _conv(block, x.shape[1:3], f"conv{number}")
             norm = _batch_norm(train, block.epsilon, rows, f"norm{number}")
-            x = norm(x) if block.norm == "before" else x
-            gate = derivative(x, block.activation, block.slope) if gates else None
-            x = _activate(x, block, back)
-            x = norm(x) if block.norm == "after" else x
-            after = None if valid is None else block.convolved(valid, 1)
-            x, switches = self._pool(block, x, after)
+            gate = None
+            if train and number == 1 and not start and plain and self._by_windows(block, x):
+                x, switches = self._first(block, x[:counted], x)
+            else:
+                x = x if number == start else conv(x)
+                x = norm(x) if block.norm == "before" else x
+                gate = derivative(x, block.activation, block.slope) if gates else None
+                x = _activate(x, block, back)
+                x = norm(x) if block.norm == "after" else x
+                after = None if valid is None else block.convolved(valid, 1)
+                x, switches = self._pool(block, x, after)
             x = norm(x) if block.norm == "pooled" else x
             if valid is not None:
                 valid = block.pooled(valid, 1)
@@ -158,6 +155,22 @@ class Network(nn.Module):
             trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
             logits = None if logits is None else logits[0]
         return logits, tuple(trace)
+
+    def _by_windows(self, block: Block, x: jax.Array) -> bool:
+        return jax.default_backend() == "cpu" and not self.is_initializing() and first_layer.fits(block, x.shape[-1])
+
+    def _first(self, block: Block, counted: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Pooled maps and switches of the first block in training, and batch norm's statistics of the clips counted."""
+        params: Any = self.get_variable("params", "conv1")
+        kernel, bias = params["kernel"], params.get("bias", jnp.zeros(block.maps))
+        if block.norm == "before":
+            norm: Any = self.get_variable("params", "norm1")
+            stats: Any = self.get_variable("batch_stats", "norm1")
+            kernel, bias, found = first_layer.normalised(kernel, bias, norm, block.epsilon, counted)
+            if self.is_mutable_collection("batch_stats"):
+                moved = {k: NORM_MOMENTUM * stats[k] + (1 - NORM_MOMENTUM) * found[k] for k in ("mean", "var")}
+                self.put_variable("batch_stats", "norm1", moved)
+        return first_layer.pooled_convolution(x, kernel, bias, block.pool)
 
     def _logits(self, x: jax.Array, train: bool, rows: jax.Array | None, back: str) -> jax.Array:
         if self.head == "flatten":
@@ -208,6 +221,19 @@ class Network(nn.Module):
 def _activate(x: jax.Array, spec: Block | Dense, back: str) -> jax.Array:
     plain = back == "gradient"
     return activate(x, spec.activation, spec.slope) if plain else activate_with(x, spec.activation, spec.slope, back)
+
+
+def _conv(block: Block, size: Sequence[int], name: str) -> nn.Conv:
+    return nn.Conv(
+        block.maps,
+        block.kernel,
+        block.conv_stride,
+        padding=block.padding if isinstance(block.padding, str) else _conv_pads(block, size),
+        use_bias=block.use_bias,
+        kernel_init=nn.initializers.glorot_uniform(),
+        conv_general_dilated=convolve,
+        name=name,
+    )
 
 
 NORM_MOMENTUM = 0.9
