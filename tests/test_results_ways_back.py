@@ -50,7 +50,7 @@ def test_every_way_asks_for_the_energy_of_the_map(network, material):  # noqa: F
     assert some["integrated_gradients"][0, 0].sum() == pytest.approx(owed, rel=0.05)
 
 
-def test_features_are_compared_with_the_best_of_every_control(network, music, material):  # noqa: F811
+def test_features_are_compared_with_the_best_of_every_control(network, music, material, tmp_path, monkeypatch):  # noqa: F811
     found = dissection.of_material(network, material, [], SETTINGS, progress=False)
     none = np.full(4, -1)
     for layer in (1, 2):  # as if these had passed: two features of layer 2
@@ -58,7 +58,8 @@ def test_features_are_compared_with_the_best_of_every_control(network, music, ma
         passed[2:] = material.concepts.index("noise") if layer == 2 else -1
         names = dataclasses.replace(found.layers[layer].names, described=passed, named=np.where(passed > 2, 0, -1))
         found.layers[layer] = dataclasses.replace(found.layers[layer], names=names)
-    rows = ways_back.compare(network, stems.find(music), material, found, wanted=WANTED, progress=False)
+    given = {"wanted": WANTED, "parts": tmp_path, "progress": False}
+    rows = ways_back.compare(network, stems.find(music), material, found, **given)
     assert [(row["layer"], row["feature"], row["way"]) for row in rows] == [
         (2, f, w) for f in (2, 3) for w in ways_back.WAYS
     ]
@@ -71,6 +72,9 @@ def test_features_are_compared_with_the_best_of_every_control(network, music, ma
         assert row["control_low"] <= row["ahead_of_control"] <= row["control_high"]
         assert 0.2 < row["cells"] < 0.8  # noise sounds in half of the time, and covers a tone's rows in none
     assert len(ways_back.said(rows)) == 7
+    with monkeypatch.context() as patched:  # a run that was stopped goes on from what was measured
+        patched.setattr(ways_back, "images", None)
+        assert ways_back.compare(network, stems.find(music), material, found, **given) == rows
     assert ways_back.said([]) == ["No feature is above all controls and simple descriptors, so no way back was tried."]
 
 

@@ -87,7 +87,8 @@ def make(
         found = dissection.of_material(trained, material, failed, **how)
         about = write(folder, found)
         if ways:
-            about["ways"] = ways_back.compare(trained, songs, material, found, null=null, wanted=ways)
+            given = {"null": null, "wanted": ways, "parts": folder / PARTS}
+            about["ways"] = ways_back.compare(trained, songs, material, found, **given)
             files.write_csv(folder / WAYS, about["ways"], ways_back.COLUMNS)
         return about
 

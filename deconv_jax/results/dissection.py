@@ -213,13 +213,13 @@ def own(trained: Trained) -> tuple[str, Made]:
 
 
 def each(
-    networks: Sequence[tuple[str, Made]],
-    measure: Callable[[Network, Any], Measured],
+    networks: Sequence[tuple[str, Callable[[], tuple]]],
+    measure: Callable[..., Measured],
     about: Mapping[str, Any],
     parts: Path | None,
     progress: bool,
 ) -> list[Measured]:
-    """What is measured of each network, kept in `parts` from one run to the next."""
+    """What `measure(*made())` finds of each network (name, made), kept in `parts` from one run to the next."""
     measured = []
     for name, made in tqdm(networks, desc="networks", unit="network", disable=not progress):
         place = parts and parts / f"{_digest(about, name)}.npz"

@@ -10,11 +10,12 @@ All ways ask for the same: what raises the energy of the feature's map, which is
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from deconv_jax.data import stems
 from deconv_jax.data.stems import StemSong
@@ -62,11 +63,12 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """A layer and a stem: its features, what the network sees of clips, and where the stem dominates in these."""
+    """A layer and a stem: its features, clips, what the network sees of them, and where the stem dominates in these."""
 
     layer: int
     concept: int
     features: list[int]
+    clips: list[int]
     seen: np.ndarray
     masks: np.ndarray
 
@@ -79,6 +81,7 @@ def compare(
     *,
     null: Trained | None = None,
     wanted: Settings = Settings(),
+    parts: Path | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Scores every way back, of every feature that is above all controls and all simple descriptors.
@@ -89,6 +92,7 @@ def compare(
       found: its dissection with these.
       null: the network trained on shuffled labels, one control more; the others are the first of each kind.
       wanted: see `Settings`.
+      parts: as in `deconv_jax.results.dissection.dissect`.
       progress: show a bar.
 
     Returns:
@@ -100,20 +104,32 @@ def compare(
       InputError: a song cannot be read any more.
     """
     cases = list(_cases(trained, songs, material, found, wanted))
+    if not cases:
+        return []
     networks = [dissection.own(trained), *dissection.controls(trained, material.seen, 1, null)]
     silence = np.asarray(blocks.analyse(trained.front_end, np.zeros(trained.front_end.clip_samples, np.float32)).seen)
-    shares: dict[tuple[int, str], dict[str, np.ndarray]] = {}  # case and network → way → (clips, features)
-    for name, made in tqdm(networks, desc="ways back", unit="network", disable=not progress or not cases):
-        network, variables = made()
+
+    def measure(name: str, network: Network, variables: Any) -> dict[str, np.ndarray]:  # case/way → (clips, features)
+        shares = {}
         for number, case in enumerate(cases):
             chosen = case.features if name == networks[0][0] else [_best(found, case, name)]
             drawn = images(network, variables, case.seen, silence, case.layer, chosen, wanted)
-            shares[number, name] = {way: share(image, case.masks[:, None]) for way, image in drawn.items()}
+            shares |= {f"{number}/{way}": share(image, case.masks[:, None]) for way, image in drawn.items()}
+        return shares
+
+    asked = [[case.layer, case.concept, case.features, case.clips] for case in cases]
+    about = found.about | {"ways": [dataclasses.asdict(wanted), asked]}
+    named = [(name, functools.partial(_with_name, name, made)) for name, made in networks]
+    shares = dict(zip(dict(networks), dissection.each(named, measure, about, parts, progress), strict=True))
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
-        of = {name: shares[number, name] for name, _ in networks}
+        of = {name: {way: some[f"{number}/{way}"] for way in WAYS} for name, some in shares.items()}
         rows += _rows(case, of, material.concepts[case.concept], found, wanted)
     return sorted(rows, key=lambda row: (row["layer"], row["feature"], WAYS.index(row["way"])))
+
+
+def _with_name(name: str, made: dissection.Made) -> tuple[str, Network, Any]:
+    return name, *made()
 
 
 def _cases(
@@ -127,7 +143,7 @@ def _cases(
             clips = [there[int(n)] for n in np.unique(np.linspace(0, len(there) - 1, wanted.songs).round())]
             masks = np.stack([_mask(trained, songs, material, clip, int(concept)) for clip in clips])
             features = np.flatnonzero(about.names.described == concept).tolist()
-            yield _Case(layer, int(concept), features, material.seen[clips], masks)
+            yield _Case(layer, int(concept), features, clips, material.seen[clips], masks)
 
 
 def _most(cells: np.ndarray, here: np.ndarray) -> int | None:
