@@ -15,7 +15,8 @@ from test_cli import command, fails, run  # noqa: F401  # the tiny network is a 
 
 from deconv_jax.decision import attribution
 from deconv_jax.errors import InputError
-from deconv_jax.experiments import agreement, claims, cue_networks, cues, faithfulness, signals
+from deconv_jax.experiments import agreement, claims, cue_networks, cue_ways, cues, faithfulness, signals
+from deconv_jax.experiments import run as experiments
 from deconv_jax.measures import kernels, likeness
 from deconv_jax.measures.invariance import Average
 from deconv_jax.music import stimuli
@@ -25,7 +26,9 @@ from deconv_jax.network.receptive_field import PRINTED
 from deconv_jax.network.spec import Block
 from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
+from deconv_jax.results import ways_back
 from deconv_jax.sound.front_end import FrontEnd
+from deconv_jax.system import runtime
 from deconv_jax.training import workdir
 
 RATE = 11025
@@ -401,6 +404,7 @@ def test_faithfulness_writes_a_table_a_figure_and_sounds(run, recordings, tmp_pa
     for row in rows.values():
         assert 0 <= row["insertion"] <= 1
         assert 0 <= row["AD"] <= 100
+        assert row["ahead_of_random"] == pytest.approx(rows["random order"]["deletion"] - row["deletion"], abs=1e-6)
         assert row["low"] <= row["ahead_of_random"] <= row["high"]
     assert (tmp_path / "faithfulness.png").read_bytes().startswith(b"\x89PNG")
     sounds = {path.name for path in (tmp_path / "faithfulness" / "ann0_1").iterdir()}
@@ -419,7 +423,11 @@ def asked(tmp_path_factory):
     out, cache = tmp_path_factory.mktemp("cues"), tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attribution, "METHODS", ("integrated_gradients",))
-        return out, cache, cues.cues(out, cache, FEW)
+        patch.setattr(cue_networks, "QUICK", FEW)
+        patch.setattr(runtime, "keep_compiled", lambda: None)
+        *sentences, folder = experiments.planted_cues(out, cache, quick=True)
+    assert folder == str(out)
+    return out, cache, sentences
 
 
 def test_planted_cues_are_scored_for_every_method_network_and_clip(asked):
@@ -445,6 +453,15 @@ def test_planted_cues_are_scored_for_every_method_network_and_clip(asked):
         if row["method"] == cues.NOISE:
             assert row["auroc"] == pytest.approx(0.5, abs=0.1)
     assert {row["cues"] for row in report["follows"]} == {1}
+    assert sentences[-1].startswith("Ways back, 1 cue(s)")
+    assert [(row["cue"], row["layer"], row["way"], row["songs"]) for row in report["ways"]] == [
+        ("tone", FEW.layers, way, FEW.explained) for way in ways_back.WAYS
+    ]
+    for row in report["ways"]:
+        assert row["control"] in networks[1:]
+        assert row["ahead_of_cells"] == pytest.approx(row["energy"] - row["cells"])
+        assert 0.001 < row["cells"] < 0.1  # a tone's rows
+    assert len((out / "cues_ways.csv").read_text().splitlines()) == 1 + len(ways_back.WAYS)
     assert (out / "cues.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -466,7 +483,8 @@ def test_planted_cues_go_on_from_what_is_there(asked, monkeypatch):
         path: path.stat().st_mtime_ns for path in [*cache.rglob("*.flac"), *out.rglob("report.json")]
     }
     monkeypatch.setattr(attribution, "METHODS", ("integrated_gradients",))
-    monkeypatch.setattr(cues, "_scores", None)  # is not called
+    for module, name in ((cues, "_scores"), (cue_ways, "compare")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("is made again"))
     assert cues.cues(out, cache, FEW) == sentences
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 

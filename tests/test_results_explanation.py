@@ -162,6 +162,8 @@ def test_the_answer_is_asked_for_in_sound(result, trained):
     kept = reasons.sounds["keeps"]
     np.testing.assert_allclose(says_of(trained, kept.waveform[None])[0], kept.says, atol=1e-5)
     assert "In other orders, as much" in parts.text
+    chance = reasons.found.kept_nulls["random order"].share <= reasons.found.kept.share
+    assert ("is no sign of what it hangs on" in parts.text) == chance
     other = next(label for label in trained.labels if label != trained.labels[result.answer.target])
     asked = result.why(other)
     assert asked.found.target == trained.labels.index(other)

@@ -18,8 +18,10 @@ explained, X the clip, M a mask of 0 to 1, all on what the network sees:
 What they do not tell. A clip with cells silenced is no clip that the network has met: f may change because of the
 holes themselves. So no number means much by itself: hold it against that of random masks with as many cells, of the
 clip's own energy, and of a network that never learnt. A mask of ones has the best AD and Fid-In, and the worst FF; the
-mask's own sum stands beside them. How a mask is made of an image decides as much as the image does, and numbers of
-other papers are of other masks, other networks and other data.
+mask's own sum stands beside them. Where it is known what decides (planted cues, `BUILD.md`) FF and deletion followed it
+in four cues of six; of AI, AD, AG, Fid-In and insertion nothing can be said, so they are no grounds to trust an image.
+How a mask is made of an image decides as much as the image does, and numbers of other papers are of other masks, other
+networks and other data.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from deconv_jax.measures.intervals import interval
 FAITHFUL = {"ai": 1, "ad": -1, "ag": 1, "ff": 1, "fid_in": 1, "deletion": -1, "insertion": 1}
 """Measures that know no truth, and whether more of them is said to be better."""
 
-TRUE = ("ap", "auroc", "f1", "energy")
+TRUE = ("ap", "f1", "energy", "auroc")
 """Measures of truth that these are held against; the first is the one that figures and sentences are about."""
 
 

@@ -16,8 +16,9 @@ over methods and cues, and among the methods of each cue.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from deconv_jax.decision import attribution
 from deconv_jax.decision.faithfulness import faithfulness
 from deconv_jax.decision.sufficient import sufficient
-from deconv_jax.experiments import agreement, cue_page
+from deconv_jax.experiments import agreement, cue_page, cue_ways
 from deconv_jax.experiments.agreement import FAITHFUL, mean_of
 from deconv_jax.experiments.cue_networks import RANDOM, SHUFFLED, TRAINED, Settings, accuracy, networks
 from deconv_jax.measures.intervals import interval
@@ -44,17 +45,18 @@ NOISE, ENERGY, SUFFICIENT = "random order", "energy of the input", "sufficient"
 
 
 def cues(out: Path, cache_dir: Path, wanted: Settings) -> list[str]:
-    """Writes cues.png, .csv and .json, cues_clips.csv, and below `out/cues` networks, scores, sounds and a page.
+    """Writes cues.png, .csv and .json, cues_clips.csv, cues_ways.csv, and networks, scores, sounds and a page.
 
     Args:
-      out: folder, which is there; what an interrupted run left in it is gone on with.
+      out: folder, which is there, for the tables; the rest is below `out/cues`. What an interrupted run left in it is
+        gone on with.
       cache_dir: where songs and clips are kept.
       wanted: see `Settings`.
 
     Returns:
       What was found, in sentences.
     """
-    folder, rows, learnt, heard = out / "cues", [], [], []
+    folder, rows, ways, learnt, heard = out / "cues", [], [], [], []
     sentences: list[str] = []
     for name in wanted.cues:
         found, report = networks(name, wanted, folder / name, cache_dir)
@@ -62,36 +64,41 @@ def cues(out: Path, cache_dir: Path, wanted: Settings) -> list[str]:
         entry = {"cue": name, "about": CUES[name].about, "cheat": CUES[name].cheat, "asked": len(found) > 1}
         learnt.append(entry | {"right": accuracy(report), "linear": linear, "steps": report["steps"]})
         if len(found) > 1:
-            pairs = _pairs(name, wanted)
-            rows += _kept(folder / name / "scores.json", name, found, pairs, wanted)
+            pairs, others = _pairs(name, wanted), _pairs(name, wanted, wanted.explained)
+            asked = functools.partial(_scores, name, found, pairs, wanted)
+            backs = functools.partial(cue_ways.compare, name, found, others, pairs, wanted)
+            rows += _kept(folder / name / "scores.json", asked, found, pairs, wanted)
+            ways += _kept(folder / name / "ways.json", backs, found, pairs, wanted)
             heard.append(cue_page.hear(name, found, pairs, folder))
-        sentences = _write(out, learnt, rows, heard, wanted)  # after each, for those who do not wait for all
+        sentences = _write(out, learnt, rows, ways, heard, wanted)  # after each, for those who do not wait for all
     return sentences
 
 
-def _write(out: Path, learnt: list[dict], rows: list[dict], heard: list[dict], wanted: Settings) -> list[str]:
-    """Table, figure and page of the cues so far; returns what was found, in sentences."""
+def _write(
+    out: Path, learnt: list[dict], rows: list[dict], ways: list[dict], heard: list[dict], wanted: Settings
+) -> list[str]:
+    """Tables, figure and page of the cues so far; returns what was found, in sentences."""
     table = _table(rows, wanted)
     own = [row for row in rows if row["network"] == TRAINED and row["present"]]
     follows = agreement.follows(own, wanted.draws)
-    sentences = [*_learnt(learnt, wanted), *_said(table), *_followed(follows)]
+    sentences = [*_learnt(learnt, wanted), *_said(table), *_followed(follows), *cue_ways.said(ways)]
     if rows:
         files.write_csv(out / "cues_clips.csv", rows)
         files.write_csv(out / "cues.csv", table)
+        files.write_csv(out / "cues_ways.csv", ways, cue_ways.COLUMNS)
         asked = {entry["cue"]: entry["about"] for entry in learnt if entry["asked"]}
         files.write_bytes(out / "cues.png", truth.cue_sheet(table, follows, asked, "\n".join(sentences)))
     cue_page.write(out / "cues" / "index.html", heard, table, sentences)
-    about = {"sentences": sentences, "networks": learnt, "methods": table, "follows": follows}
+    about = {"sentences": sentences, "networks": learnt, "methods": table, "follows": follows, "ways": ways}
     files.write_json(
         out / "cues.json", about | {"settings": dataclasses.asdict(wanted), "versions": runtime.versions()}
     )
     return sentences
 
 
-def _pairs(cue: str, wanted: Settings) -> dict[int, Pair]:
-    """Number → pair, of the first songs of the test part."""
-    first = sum(wanted.pairs[:2])
-    count = min(wanted.explained, wanted.pairs[2])
+def _pairs(cue: str, wanted: Settings, after: int = 0) -> dict[int, Pair]:
+    """Number → pair, of the first songs of the test part, or of those after so many."""
+    first, count = sum(wanted.pairs[:2]) + after, min(wanted.explained, wanted.pairs[2] - after)
     return {n: planted(cue, n, wanted.seconds) for n in range(first, first + count)}
 
 
@@ -99,9 +106,13 @@ def _pairs(cue: str, wanted: Settings) -> dict[int, Pair]:
 
 
 def _kept(
-    path: Path, cue: str, found: Mapping[str, Trained], pairs: Mapping[int, Pair], wanted: Settings
+    path: Path,
+    make: Callable[[], list[dict[str, Any]]],
+    found: Mapping[str, Trained],
+    pairs: Mapping[int, Pair],
+    wanted: Settings,
 ) -> list[dict[str, Any]]:
-    """`_scores`, or what is kept of an earlier run of the same networks, songs and settings."""
+    """The rows that `make` makes, or what is kept of an earlier run of the same networks, songs and settings."""
     key = files.plain(
         {"networks": {k: t.fingerprint for k, t in found.items()}, "songs": list(pairs), "version": VERSION}
         | {"methods": list(attribution.METHODS), "points": wanted.points, "seconds": wanted.seconds}
@@ -110,7 +121,7 @@ def _kept(
         kept = json.loads(path.read_text())
         if kept["of"] == key:
             return [{k: np.nan if v is None else v for k, v in row.items()} for row in kept["rows"]]
-    rows = _scores(cue, found, pairs, wanted)
+    rows = make()
     files.write_json(path, {"of": key, "rows": rows})
     return rows
 

@@ -4,19 +4,20 @@ An image's values are taken as an order of the cells, the highest first. All mea
 that order alone; cells of equal value share a place (AUROC, average precision) or come by chance (the others, which are
 then the mean over all orders).
 
-- AUROC: a cell of the mask has a higher value than one outside, with this probability; .5 by chance.
 - average precision: of the cells so high that one of the mask is among them, the share that is in the mask, averaged
   over the mask's cells; by chance the mask's share of all cells.
 - pointing game (Zhang et al. 2018): whether the highest cell lies in the mask, without any tolerance.
 - IoU and F1 of the mask and as many of the highest cells; by chance about the mask's share / 2, and the mask's share.
 - energy: the mask's share of Σ max(image, 0)²; by chance the mask's share, for an image that is alike everywhere.
+- AUROC: a cell of the mask has a higher value than one outside, with this probability; .5 by chance. What is coarse is
+  good in it: of a thin tone Grad-CAM has .88, with an average precision of .05.
 """
 
 import numpy as np
 
 from deconv_jax.errors import SettingError
 
-MEASURES = ("auroc", "ap", "pointing", "iou", "f1", "energy")
+MEASURES = ("ap", "f1", "iou", "pointing", "energy", "auroc")
 
 
 def localised(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:

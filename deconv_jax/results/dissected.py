@@ -87,8 +87,8 @@ def make(
         found = dissection.of_material(trained, material, failed, **how)
         about = write(folder, found)
         if ways:
-            given = {"null": null, "wanted": ways, "parts": folder / PARTS}
-            about["ways"] = ways_back.compare(trained, songs, material, found, **given)
+            given = trained, songs, material, found
+            about["ways"] = ways_back.compare(*given, null=null, wanted=ways, parts=folder / PARTS)
             files.write_csv(folder / WAYS, about["ways"], ways_back.COLUMNS)
         return about
 

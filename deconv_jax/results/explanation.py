@@ -267,6 +267,8 @@ def _amounts(numbers: dict[str, Any]) -> list[str]:
         f"{held(kept)}, keep {100 * numbers['share']:.0f} % of the probability of {name}. "
         f"In other orders, as much is kept by: {others(numbers['kept_nulls'])}."
     ]
+    if numbers["kept_nulls"]["random order"]["cells"] <= kept["cells"]:
+        lines += ["No more cells are needed in random order, so what keeps the answer is no sign of what it hangs on."]
     if not gone:
         return lines
     if not gone["reached"]:

@@ -110,7 +110,7 @@ def compare(
     silence = np.asarray(blocks.analyse(trained.front_end, np.zeros(trained.front_end.clip_samples, np.float32)).seen)
 
     def measure(name: str, network: Network, variables: Any) -> dict[str, np.ndarray]:  # case/way → (clips, features)
-        shares = {}
+        shares: dict[str, np.ndarray] = {}
         for number, case in enumerate(cases):
             chosen = case.features if name == networks[0][0] else [_best(found, case, name)]
             drawn = images(network, variables, case.seen, silence, case.layer, chosen, wanted)
@@ -252,36 +252,52 @@ def _rows(
     case: _Case, shares: Mapping[str, Mapping[str, np.ndarray]], concept: str, found: Dissection, wanted: Settings
 ) -> Iterator[dict[str, Any]]:
     (_, mine), *others = shares.items()
-    clips = len(case.seen)
-    draws = np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), wanted.draws) / clips
     named = found.layers[case.layer].names.named
     heard_there, even = share(case.seen, case.masks), case.masks.mean(axis=(1, 2))
     for place, feature in enumerate(case.features):
+        about = {"layer": case.layer, "feature": feature, "concept": concept, "named": int(named[feature] >= 0)}
         for way in WAYS:
-            own = mine[way][:, place]
-            control, best = max(((name, of[way][:, 0]) for name, of in others), key=lambda one: one[1].mean())
-            row: dict[str, Any] = {"layer": case.layer, "feature": feature, "concept": concept}
-            row |= {"named": int(named[feature] >= 0), "way": way, "songs": clips, "energy": float(own.mean())}
-            row |= {"control": control, "control_energy": float(best.mean())}
-            row |= {"input_energy": float(heard_there.mean()), "cells": float(even.mean())}
-            for name, beside in (("control", best), ("input", heard_there), ("cells", even)):
-                low, high = interval(draws @ (own - beside))
-                row |= {f"ahead_of_{name}": float((own - beside).mean()), f"{name}_low": low, f"{name}_high": high}
-            yield row
+            controls = {name: of[way][:, 0] for name, of in others}
+            yield about | {"way": way} | beside(mine[way][:, place], controls, heard_there, even, wanted.draws)
+
+
+def beside(
+    own: np.ndarray, controls: Mapping[str, np.ndarray], there: np.ndarray, even: np.ndarray, draws: int
+) -> dict[str, Any]:
+    """One feature's share of energy by one way, beside what it has to be ahead of.
+
+    Args:
+      own: of each clip, shape (clips,).
+      controls: the same of each control; the best on average counts.
+      there, even: the input's own share, and that of the cells.
+      draws: of the bootstrap over clips.
+
+    Returns:
+      The columns from "songs" on of `COLUMNS`.
+    """
+    control, best = max(controls.items(), key=lambda one: one[1].mean())
+    drawn = np.random.default_rng(0).multinomial(len(own), np.full(len(own), 1 / len(own)), draws) / len(own)
+    row: dict[str, Any] = {"songs": len(own), "energy": float(own.mean())}
+    row |= {"control": control, "control_energy": float(best.mean())}
+    row |= {"input_energy": float(there.mean()), "cells": float(even.mean())}
+    for name, other in (("control", best), ("input", there), ("cells", even)):
+        low, high = interval(drawn @ (own - other))
+        row |= {f"ahead_of_{name}": float((own - other).mean()), f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 _SHARES = ("energy", "control_energy", "input_energy", "cells")
 
 
-def said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was found, in sentences."""
+def said(
+    rows: Sequence[Mapping[str, Any]],
+    what: str = "feature(s) above all controls and simple descriptors; energy of the image where the stem dominates",
+) -> list[str]:
+    """What was found, in sentences; `what` is there of each way, and whose energy is meant."""
     if not rows:
         return ["No feature is above all controls and simple descriptors, so no way back was tried."]
-    count = len({(row["layer"], row["feature"]) for row in rows})
-    lines = [
-        f"Ways back, {count} feature(s) above all controls and simple descriptors; energy of the image where the stem "
-        "dominates, the best control's, the input's own, an even image's:"
-    ]
+    count = len(rows) // len(WAYS)
+    lines = [f"Ways back, {count} {what}, the best control's, the input's own, an even image's:"]
     for way in WAYS:
         some = [row for row in rows if row["way"] == way]
         shares = ", ".join(f"{np.mean([row[k] for row in some]):.2f}" for k in _SHARES)

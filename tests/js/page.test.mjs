@@ -168,9 +168,11 @@ test("curves: few features are far apart, and what is said is where the order sa
 test("why: answers to sounds, and how much keeps one", () => {
   assert.deepEqual([saysOf([0.25, 0.75], ["a", "b"], "b"), saysOf([0.75, 0.25], ["a", "b"], "b")], ["75\u202f%", "25\u202f%; a 75\u202f%"]);
   const held = (reached) => ({ cells: 0.125, energy: 0.5, seconds: 1, reached });
-  const why = { class: "rock", share: 0.9, kept: held(true), gone: held(true), kept_nulls: { "random weights": held(true) }, gone_nulls: { "loudest first": held(false) } };
+  const why = { class: "rock", share: 0.9, kept: held(true), gone: held(true), kept_nulls: { "random weights": held(true), "random order": { ...held(true), cells: 0.2 } }, gone_nulls: { "loudest first": held(false) } };
   assert.match(amountsOf(why).join(" "), /^13\u202f% of the cells, 50\u202f% of the energy, in 1.0 s keep 90\u202f% .* rock. Without 13.* answer is another. .*the attribution of random weights, 13.* changes without: loudest first, never/);
   assert.match(amountsOf({ ...why, gone: held(false) })[1], /never changes/);
+  assert.equal(amountsOf(why).length, 3);
+  assert.match(amountsOf({ ...why, kept_nulls: { "random order": held(true) } })[3], /no sign of what it hangs on/);
 });
 
 test("a sound repeats or ends, and the rest is what is left", () => {

@@ -24,6 +24,7 @@ export const amountsOf = ({ kept, gone, share, kept_nulls: keptNulls, gone_nulls
   `${heldOf(kept)} keep ${percent(share)} of the probability of ${name}.`,
   gone.reached ? `Without ${heldOf(gone)}, the answer is another.` : "The answer never changes, however much goes.",
   `In other orders, as much is kept by: ${othersOf(keptNulls)}. It changes without: ${othersOf(goneNulls)}.`,
+  ...(keptNulls["random order"].cells <= kept.cells ? ["No more cells are needed in random order, so what keeps the answer is no sign of what it hangs on."] : []),
 ];
 
 // `labels`; `plots` [attribution, what is kept]; `address(name)`; `playing()`: the name of the sound that plays, or "";
