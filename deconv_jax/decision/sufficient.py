@@ -10,8 +10,8 @@ the number of cells: a few more can cost the answer again. So the counts of a gr
 before, and the first that does is followed down: the counts between it and the one before, then those between the
 first of these that does and its neighbour. A smaller set may lie between two counts of the grid; what is returned does
 what it says, on the sound itself. Masked sound is nothing that networks are trained on either: that little is enough
-shows what suffices for this network, not what it heard (of planted cues, whose place is known, it showed no more than
-chance). An order by loudness, a random one, and the attribution of
+shows what suffices for this network, not what it heard (of planted cues, whose place is known, it held too few cells to
+show it, and as few random ones often did as well). An order by loudness, a random one, and the attribution of
 a network that never learnt belong beside it.
 """
 
