@@ -260,6 +260,13 @@ def test_features_tell_tags_of_whole_clips(tagged, network, tmp_path):
         dissection_clips.dissect_clips(network, tagged[:9], settings, progress=False)
 
 
+def test_a_silent_song_is_told_of(tagged, tmp_path):
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(RATE), RATE)
+    quiet = tracks.Track(tmp_path / "quiet.wav", "quiet.wav", "tone")
+    clips, failed = dissection_clips._clips(FRONT, [quiet, tagged[0]], 1, False)
+    assert (clips.tracks.tolist(), failed) == ([1], ["quiet.wav: is silent where its clips are"])
+
+
 def test_columns_of_tags_are_concepts_with_songs_that_lack_them(tagged, network, tmp_path):
     lines = ["file,mood,loud,quiet"]
     for n, track in enumerate(tagged):

@@ -124,8 +124,11 @@ def _clips(front: FrontEnd, tracks: Sequence[Track], count: int, progress: bool)
         except InputError as error:
             failed.append(str(error))
             continue
-        for start in audio.clip_starts(len(sound), front.clip_samples, count):
-            clip = audio.cut(sound, int(start), front.clip_samples)
+        starts = audio.clip_starts(len(sound), front.clip_samples, count)
+        heard = [audio.cut(sound, int(start), front.clip_samples) for start in starts]
+        if not np.any(heard):
+            failed.append(f"{track.name}: is silent where its clips are")
+        for clip in heard:
             if np.any(clip):
                 waveforms.append(clip)
                 numbers.append(number)

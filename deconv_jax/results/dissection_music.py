@@ -128,6 +128,8 @@ def gather(
             if np.any(waves.sum(axis=0)):
                 found.append(_clip(front, waves, places, tried))
                 about.append((number, start / front.sample_rate, tried))
+        if not about or about[-1][0] != number:
+            failed.append(f"{song.name}: is silent where its clips are")
     if len({number for number, _, _ in about}) < 2:
         raise InputError(f"fewer than two songs can be used; first reason: {[*failed, 'all are silent'][0]}", "stems")
     return _joined(found, about, concepts, [song.name for song in songs], places), failed
