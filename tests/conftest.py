@@ -7,11 +7,9 @@ import sys
 import types
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_force_host_platform_device_count=4"
-    # Most of the tests' time is compiling, half of that LLVM's optimisation, on which nothing that they check depends.
-    " --xla_backend_optimization_level=0"
-)
+from compiling import QUICK
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4 {QUICK}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -22,6 +20,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_nans", True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+LONG = ("cli", "experiments", "training", "system_kill", "system_devices", "page", "docs", "deconvolution", "studio")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files begin first, so that at the end none is left to one process while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
 
 
 NO_BROWSER = (
@@ -43,6 +49,13 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """Programs that are asked for again are not compiled again; each process of the tests keeps its own."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.25)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from compiling import QUICK
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 11025
@@ -47,7 +48,7 @@ class Runs:
         self.environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": QUICK,
         }
 
     def train(self, *more: str) -> list[str]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from compiling import QUICK
 
 from deconv_jax.data.tracks import Track
 from deconv_jax.deconvolution.deconvolve import images_and_maps
@@ -421,7 +422,7 @@ def test_the_command_in_two_processes_and_in_one(songs, swept, free_port, tmp_pa
     flags = [f"--network={tmp_path / 'net'}", "--layer=1", "--clips_per_song=2", f"--cache_dir={tmp_path / 'cache'}"]
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": QUICK,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
     }
 

@@ -13,6 +13,7 @@ import jax
 import killing
 import numpy as np
 import pytest
+from compiling import QUICK
 
 from deconv_jax.data.store import Clips
 from deconv_jax.errors import InputError
@@ -162,7 +163,7 @@ def together(settings, alone, folder, port):
         flags = [f"--config={folder}/tiny.py", f"--workdir={folder}/run", f"--cache_dir={alone}/cache", "--distributed"]
         flags += [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"]
         environment = os.environ | {
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": QUICK,
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         }
         with open(folder / f"said{number}.txt", "w") as said:

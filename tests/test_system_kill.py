@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import killing
 import pytest
@@ -167,6 +168,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_when_there_is_room(
     process = runs.begin(runs.train(*flags))
     while not any(path.name.isdigit() for path in runs.workdir.glob("checkpoints/last/*")):
         assert process.poll() is None, (tmp_path / "said.txt").read_text()
+        time.sleep(0.002)
     with open(filler, "wb", buffering=0) as file:
         try:
             while file.write(bytes(4096)):
