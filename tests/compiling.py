@@ -1,6 +1,6 @@
 """How XLA compiles for tests: most of their time is compiling, half of that LLVM's optimisation and the newer emitters.
 
-Nothing that is checked depends on either. The commands of test_cli.py, and the tests that .ci/run has compiled for
+Nothing that is checked depends on either. One bin/auralise of test_cli.py, and the tests that .ci/run has compiled for
 another processor, have the emitters that users have; jaxlib from 0.11 on has no others.
 """
 
