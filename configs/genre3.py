@@ -91,6 +91,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.patience = 0  # validations without a better one after which training ends; 0: not before its time
     config.train.enough = 0.0  # share of validation clips right, twice running, at which training ends; 0: goes on
     config.train.keep = "best"  # the weights of the best validation, or the "last"
+    config.train.keep_all = False  # True: those of every validation beside them, and those before training
     config.train.teachers = ()  # folders of runs or networks whose mean probabilities are learnt, not the labels
     config.train.checkpoint_steps = 200  # besides every validation
 

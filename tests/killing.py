@@ -20,6 +20,8 @@ import numpy as np
 import soundfile
 from compiling import QUICK
 
+from deconv_jax.training import workdir
+
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 11025
 PHASES = ("indexing", "storing", "training", "checkpointing", "reporting", "auralising")
@@ -55,6 +57,7 @@ class Runs:
         flags = [f"--config.network.block{n}.maps=2" for n in range(1, 6)]
         flags += ["--config.network.dense=(4,)", "--config.front_end.clip_seconds=1.5", "--config.train.epochs=3"]
         flags += ["--config.train.batch_size=4", "--config.train.checkpoint_steps=2", "--config.data.clips_per_song=3"]
+        flags += ["--config.train.keep_all=True"]
         flags += [f"--config.data.root={self.music}", f"--workdir={self.workdir}", f"--cache_dir={self.store}"]
         if self.variant == "augmented":
             flags += ["--config.train.steps=12", "--config.train.validation_steps=4", "--config.train.crop_seconds=1.0"]
@@ -103,7 +106,8 @@ class Runs:
                 with np.load(path) as stored:
                     content = b"".join(stored[name].tobytes() for name in sorted(stored.files))
             digests[str(path.relative_to(self.folder))] = hashlib.sha256(content).hexdigest()
-        return digests
+        kept = workdir.checkpoints(self.workdir).values()  # whole, and the same weights
+        return digests | {str(p.relative_to(self.folder)): workdir.load(checkpoint=p).fingerprint for p in kept}
 
     def left_over(self) -> list[Path]:
         """Temporary files and folders that no finished run may leave."""

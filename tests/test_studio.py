@@ -4,10 +4,13 @@ import contextlib
 import dataclasses
 import gc
 import http.client
+import io
 import json
 import os
 import re
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import quote, urlparse
@@ -18,6 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 import websockets.sync.client as sockets
+from PIL import Image
 from test_page import until
 from test_sound_audio import tone
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -29,6 +33,7 @@ from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Block
 from deconv_jax.network.trained import Trained
 from deconv_jax.page import network as about_network
+from deconv_jax.pictures import spectrograms
 from deconv_jax.results import explain
 from deconv_jax.sound import audio, blocks
 from deconv_jax.sound.front_end import FrontEnd
@@ -259,7 +264,9 @@ class Served:
 
     def __init__(self, trained, folder: Path, paths, notes=None, **more):
         library = songs.Library(folder, paths)
-        self.studio = Studio({"one": lambda: trained, **more}, ["two", "one"], library, Notes(notes))
+        offered = {"one": lambda: trained, **more}
+        steps = [name for name in ("zero", "two", "one") if name in offered]
+        self.studio = Studio(offered, steps, library, Notes(notes))
         self.socket = server.listening("127.0.0.1", 0)
         self.running, self.address = server.server_of(self.studio, self.socket, "127.0.0.1")
         self.place = urlparse(self.address)
@@ -291,11 +298,17 @@ class Served:
         self.socket.close()
 
 
+def shuffled(trained, seed):
+    """Another network of the same shape: an earlier step of its training, say."""
+    return dataclasses.replace(trained, variables=randomised.shuffled_weights(trained.variables, seed))
+
+
 @pytest.fixture(scope="module")
 def served(trained, song, tmp_path_factory):
-    two = dataclasses.replace(trained, variables=randomised.shuffled_weights(trained.variables, 0))
+    zero, two = (shuffled(trained, seed) for seed in (1, 0))
     other = dataclasses.replace(trained, front_end=FrontEnd(sample_rate=8000))
-    served = Served(trained, tmp_path_factory.mktemp("studio"), [song], two=lambda: two, other=lambda: other)
+    more = {"zero": lambda: zero, "two": lambda: two, "other": lambda: other}
+    served = Served(trained, tmp_path_factory.mktemp("studio"), [song], **more)
     yield served
     served.end()
     assert not served.thread.is_alive()
@@ -575,16 +588,19 @@ def test_another_network_answers_the_same_question_and_sounds_as_long(served, li
 
 def test_checkpoints_of_a_run_are_offered_in_the_order_of_training(trained, tmp_path):
     run = tmp_path / "mine"
-    for place in ("best/300", "last/300", "last/1200", "last/1200.tmp", "kept/40"):
+    for place in ("best/300", "last/300", "last/1200", "last/1200.tmp", "kept/0", "kept/40", "kept/300"):
         (run / "checkpoints" / place).mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"epoch": 1, "step": 40}\n{"epoch": 2, "step": 300}\n')
     (run / "config.json").write_text("{}")
     first = dataclasses.replace(trained, checkpoint=run / "checkpoints" / "best" / "300")
     offered, steps = networks.offered(first)
-    assert steps == ["mine, step 40 (kept)", "mine, step 300 (best)", "mine, step 1,200 (last)"]
-    assert [*offered][:3] == [steps[1], steps[0], steps[2]]  # the one that was named comes first
-    assert offered[steps[1]]() is first
+    assert [name.removeprefix("mine, ") for name in steps] == [
+        "step 0 (untrained)", "epoch 1, step 40", "epoch 2, step 300 (best)", "step 1,200 (last)",
+    ]  # fmt: skip
+    assert [*offered][:4] == [steps[2], steps[0], steps[1], steps[3]]  # the one that was named comes first
+    assert offered[steps[2]]() is first
     with pytest.raises(InputError):
-        offered[steps[2]]()  # there is nothing in it
+        offered[steps[3]]()  # there is nothing in it
     assert networks.offered(trained)[1] == []
 
 
@@ -785,13 +801,12 @@ def compared_blindly(visit, trained, wave):
     page = visit.page
     page.select_option("#versus", "=two")
     until(lambda: page.get_attribute("#other-answer", "data-says") and page.inner_text("#waiting") == "")
-    two = dataclasses.replace(trained, variables=randomised.shuffled_weights(trained.variables, 0))
+    two = shuffled(trained, 0)
     says = json.loads(page.get_attribute("#other-answer", "data-says"))
     np.testing.assert_allclose(
         says, explain.answer_of(two, explain.Clip(wave, blocks.analyse(FRONT, wave))).mean, atol=1e-4
     )
-    assert page.input_value("#step") == "0"  # of two steps
-    assert "two; one" in page.inner_text("#steps-kept")
+    assert page.input_value("#step") == "1"  # of three steps
     assert "versus=%3Dtwo" in page.url
     page.evaluate("() => { crypto.getRandomValues = (array) => array.fill(0); }")  # X is A
     page.click("#abx-start")
@@ -813,6 +828,54 @@ def compared_blindly(visit, trained, wave):
     page.click("#reset")
     page.select_option("#versus", "")
     until(lambda: page.locator("#other-answer").is_hidden())
+
+
+def test_a_slider_goes_along_a_training_and_the_feature_stays(visit, trained, song):
+    """By keyboard, while it plays: what feature 4 heard at each step is pictured and heard as the library has it."""
+    page, wave = visit.page, audio.read(song, FRONT.sample_rate)[: FRONT.clip_samples]
+    visit.ready()
+    page.click(".card[data-feature='4']")
+    page.check("input[name=source][value=original]")
+    page.click("#play")
+    assert page.locator("#step-marks option").count() == 3
+    assert page.input_value("#step") == "2"  # this network's own
+    for name, seed in (("two", 0), ("zero", 1)):
+        page.focus("#step")
+        page.keyboard.press("ArrowLeft")
+        assert page.inner_text("#step-name") == page.get_attribute("#step", "aria-valuetext") == name
+        stands_beside(page, name, shuffled(trained, seed), song)
+        page.check("#grid-other")
+    assert "versus=%3Dzero" in page.url
+    page.select_option("#network-choice", "two")  # what is chosen stays from step to step
+    visit.ready()
+    assert page.inner_text("#feature-title") == "Feature 4 of layer 2"
+    alone = expected(shuffled(trained, 0), wave, 2, np.eye(MAPS)[4])
+    until(lambda: np.allclose(visit.says(), alone, rtol=0, atol=1e-4))
+    page.select_option("#versus", "=other")
+    until(lambda: "only networks that hear the same can be compared" in page.inner_text("#wrong"))
+    assert page.inner_text("#step-name") == "move it to compare"
+
+
+def stands_beside(page, name, one, song):
+    """Feature 4 alone of another step: its answer, sound and picture, where the page has them."""
+    stretch = hearing.stretch_of(one, audio.read(song, FRONT.sample_rate), 0, 1)
+    layer, scales = hearing.layer_of(one, stretch, 2), np.eye(MAPS, dtype=np.float32)[4]
+    (_, says), sound = hearing.says(one, layer, scales), hearing.left_of(one, stretch, layer, scales)
+    until(lambda: page.inner_text("#versus-facts").startswith(f"A is one, B is {name}"))
+    assert "a number is the same feature at both steps" in page.inner_text("#versus-facts")
+    until(lambda: np.allclose(json.loads(page.get_attribute("#other-answer", "data-says")), says, rtol=0, atol=1e-4))
+    until(lambda: page.evaluate("window.heard.at(-1)[1]") == pytest.approx(np.sum(sound**2), rel=1e-3))
+    page.check("#grid-other")
+    assert page.inner_text("#other-plot .plot-title").startswith("B: feature 4")
+    assert page.get_attribute("#grid [aria-current=true]", "data-feature") == "4"
+    grey = page.evaluate(
+        "async () => { const image = document.querySelector('#grid .card[data-feature=\"4\"] img');"
+        " await image.decode(); const size = [image.naturalWidth, image.naturalHeight];"
+        " const on = new OffscreenCanvas(...size).getContext('2d'); on.drawImage(image, 0, 0);"
+        " return [...on.getImageData(0, 0, ...size).data].filter((_, n) => n % 4 === 0); }"
+    )
+    wanted = np.asarray(Image.open(io.BytesIO(spectrograms.level_picture(layer.images[4]))))
+    np.testing.assert_allclose(np.reshape(grey, wanted.shape), wanted, atol=1)
 
 
 def test_a_loop_is_dragged_on_the_spectrogram(visit, trained, song):
@@ -929,7 +992,7 @@ def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(
         page.keyboard.press("n")
         page.keyboard.type("<b>loud 1")
         until(lambda: "1 marked; kept in the file" in page.inner_text("#kept"))
-        until(lambda: [*Notes(path).marks.values()] == [{"favourite": True, "note": "<b>loud 1"}])  # as after a kill
+        until(lambda: [*Notes(path).marks.values()] == [{"favourite": True, "note": "<b>loud 1"}])
         page.keyboard.press("Escape")
         page.check("#starred")
         assert page.locator("#grid .card").count() == 1
@@ -951,6 +1014,35 @@ def test_favourites_and_notes_are_in_the_file_as_soon_as_the_page_says_so(
     finally:
         served.end()
     assert [mark["note"] for mark in Notes(path).marks.values()] == ["held"]  # written when there was space again
+
+
+class Elsewhere:
+    """A studio in a process of its own."""
+
+    line = Served.line
+
+    def __init__(self, *flags):
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).parents[1] / "bin" / "studio", *flags], stdout=subprocess.PIPE, text=True
+        )
+        said = [self.process.stdout.readline() for _ in range(2)]
+        self.place = urlparse(said[1].strip())
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def test_what_a_window_was_told_to_be_kept_is_in_the_file_when_the_studio_is_killed(tmp_path):
+    studio = Elsewhere(f"--notes={tmp_path / 'notes.json'}", f"--cache_dir={tmp_path}")
+    try:
+        line = Line(studio)
+        line.ask("mark", place=["network", "song", 5, 33], mark={"favourite": True, "note": "loud"})
+        assert line.until("marked")[0]["kept"]
+    finally:
+        studio.kill()
+    assert [*Notes(tmp_path / "notes.json").marks.values()] == [{"favourite": True, "note": "loud"}]
 
 
 def made_a_page(visit, served):

@@ -145,15 +145,21 @@ def recipe(music):
 
 
 def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monkeypatch):
-    """Batch norm, averaged weights, crops and changes: killed twice, once between checkpoints, it ends the same."""
-    report = loop.train(recipe(music), tmp_path / "calm")
+    """Batch norm, averaged weights, crops and changes: killed twice, once between checkpoints, it ends the same.
+
+    So do the weights of every validation, which the killed run is asked to keep from its second start on.
+    """
+    keeping = recipe(music)
+    keeping["train"]["keep_all"] = True
+    report = loop.train(keeping, tmp_path / "calm")
     assert report["test"]["by_clip"]["accuracy"] > 0.9
     assert report["steps"] == 30
     lines = (tmp_path / "calm" / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in lines.splitlines()] == [12, 24, 30]
-    for moment in (8, 13):
-        killed(monkeypatch, moment, recipe(music), tmp_path / "killed")
-    assert loop.train(recipe(music), tmp_path / "killed") == report
+    for moment, settings in ((8, recipe(music)), (13, keeping)):
+        killed(monkeypatch, moment, settings, tmp_path / "killed")
+    assert loop.train(keeping, tmp_path / "killed") == report
+    assert loop.train(recipe(music), tmp_path / "killed") == report  # nor is it another run without it
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == lines
     weights = [(tmp_path / name / "network" / "weights.safetensors").read_bytes() for name in ("calm", "killed")]
     assert weights[0] == weights[1]
@@ -167,6 +173,18 @@ def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monke
     last = next((tmp_path / "calm" / "checkpoints" / "last").glob("[0-9]*"))
     own = workdir.load(None, last)  # at the end the cosine is down: the averaged weights are nearly the last ones
     assert own.variables["params"]["conv1"]["kernel"].shape == (3, 3, 1, 6)
+
+    kept = [workdir.checkpoints(tmp_path / name) for name in ("calm", "killed")]
+    assert [*kept[0]] == [*kept[1]] == [0, 12, 24, 30]
+    assert workdir.epochs(tmp_path / "calm") == {0: 0, 12: 1, 24: 2, 30: 3}
+    by_step = [[workdir.load(checkpoint=path).fingerprint for path in found.values()] for found in kept]
+    assert by_step[0] == by_step[1]
+    assert len(set(by_step[0])) == 4
+    assert own.fingerprint == workdir.load(checkpoint=tmp_path / "calm" / "checkpoints" / "kept" / "30").fingerprint
+    stored = checkpoints.ocp.StandardCheckpointer().restore(tmp_path / "calm/checkpoints/kept/12/default")
+    assert set(stored) == {"params", "batch_stats", "input", "step"}  # nothing of the optimiser
+    untrained = workdir.load(checkpoint=kept[0][0])  # the report tells of the best one's tests
+    assert ("test" in untrained.about["report"], "test" in trained.about["report"]) == (False, True)
 
 
 def run_steps(finished):

@@ -15,14 +15,14 @@ Networks = dict[str, Callable[[], Trained]]
 def offered(first: Trained) -> tuple[Networks, list[str]]:
     """What can be chosen beside a network, and which of it are checkpoints of one run, in the order of training.
 
-    A run of `bin/train` keeps two, the best and the last, which may be one.
+    A run of `bin/train` keeps two, the best and the last, which may be one; with `config.train.keep_all` it keeps
+    those of every validation, and the weights before training.
     """
-    kept = workdir.checkpoints(first.checkpoint)
-    if kept:
-        run = first.checkpoint.absolute().parents[2].name
-        names = {f"{run}, step {step:,} ({path.parent.name})": path for step, path in kept.items()}
+    run = workdir.run_of(first.checkpoint)
+    if run:
+        names = _named(run)
         mine: Networks = {n: functools.partial(_of, first, path) for n, path in names.items()}
-        own = [n for n, path in names.items() if path == first.checkpoint.absolute()]
+        own = [n for n, path in names.items() if path.name == first.checkpoint.name]
         mine = {n: mine[n] for n in [*own, *mine]}
     else:
         name = (first.about.get("card") or {}).get("name") or first.checkpoint.name
@@ -30,5 +30,15 @@ def offered(first: Trained) -> tuple[Networks, list[str]]:
     return mine | {n: functools.partial(named.load, n) for n in named.packaged() if n not in mine}, list(names)
 
 
+def _named(run: Path) -> dict[str, Path]:
+    """The checkpoints of a run by the names under which they can be chosen, in the order of training."""
+    epochs, names = workdir.epochs(run), {}
+    for step, path in workdir.checkpoints(run).items():
+        when = f"epoch {epochs[step]}, step {step:,}" if epochs.get(step) else f"step {step:,}"
+        what = "untrained" if step == 0 else path.parent.name
+        names[f"{run.name}, {when}" + (f" ({what})" if what != "kept" else "")] = path
+    return names
+
+
 def _of(first: Trained, checkpoint: Path) -> Trained:
-    return first if checkpoint == first.checkpoint.absolute() else workdir.load(checkpoint=checkpoint)
+    return first if checkpoint.name == first.checkpoint.name else workdir.load(checkpoint=checkpoint)

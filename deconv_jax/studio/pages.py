@@ -25,8 +25,9 @@ def make(
     seconds: float,
     layer: int,
     features: Sequence[int] | None,
+    why: bool,
 ) -> tuple[str, Path]:
-    """Explains a stretch of a song by some features of a layer, as `bin/auralise --nowhy` does, in ten seconds.
+    """Explains a stretch of a song by some features of a layer, as `bin/auralise` does, in ten seconds.
 
     Args:
       trained, source: the network and the song.
@@ -34,6 +35,7 @@ def make(
       start, seconds: the stretch.
       layer: 1-based.
       features: numbers; all if left out.
+      why: what the answer hangs on as well, as sound.
 
     Returns:
       The page's name, the same for the same choice, and the folder that holds it.
@@ -41,7 +43,7 @@ def make(
     Raises:
       InputError: the song cannot be read there any more, or the page cannot be written.
     """
-    choice = [trained.fingerprint, source.key, round(start, 4), round(seconds, 4), layer, features]
+    choice = [trained.fingerprint, source.key, round(start, 4), round(seconds, 4), layer, features, why]
     name = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:20]
     out = folder / name
     options = clip_folder.Options(
@@ -50,7 +52,7 @@ def make(
         reading="phase" if trained.front_end.linear else "mask",
         offset=start,
         duration=seconds,
-        why=False,
+        why=why,
     )
     try:
         made = clip_folder.export(trained, [source.path], out, options)

@@ -256,8 +256,9 @@ class Window:
 
     def _page(self, turn: int, asked: dict[str, Any]) -> None:
         features = None if asked["features"] is None else [int(feature) for feature in asked["features"]]
+        why = bool(asked["why"])
         elsewhere = Elsewhere(self._studio.makers, self.wake)
-        self._submit("page", 1, turn, self._make_page(turn, features, elsewhere), elsewhere.ready)
+        self._submit("page", 1, turn, self._make_page(turn, features, why, elsewhere), elsewhere.ready)
 
     def _versus(self, turn: int, asked: dict[str, Any]) -> None:
         name, twin = asked["name"], bool(asked["twin"])
@@ -432,7 +433,9 @@ class Window:
         for said in search.steps(trained, layer, feature, sources, (held.key, held.song)):
             yield {"kind": "moments", "turn": turn, **said}, b""
 
-    def _make_page(self, turn: int, features: list[int] | None, elsewhere: Elsewhere) -> Iterator[Message | None]:
+    def _make_page(
+        self, turn: int, features: list[int] | None, why: bool, elsewhere: Elsewhere
+    ) -> Iterator[Message | None]:
         """The listening page of the stretch and the layer that are here, of some features or all."""
         trained, held, library = self._trained(), self._held, self._studio.library
         if not held.key or held.stretch is None or held.layer is None:
@@ -440,7 +443,7 @@ class Window:
         if features is not None:
             check_features(trained.network.blocks, held.layer.number, features)
         rate, length = trained.front_end.sample_rate, len(held.stretch.clip.waveform)
-        place = (held.stretch.start / rate, length / rate, held.layer.number, features)
+        place = (held.stretch.start / rate, length / rate, held.layer.number, features, why)
         elsewhere.begin(pages.make, trained, library.find(held.key), library.pages, *place)
         yield {"kind": "page", "turn": turn, "address": None}, b""
         name, folder = elsewhere.result()

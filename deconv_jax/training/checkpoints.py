@@ -33,9 +33,14 @@ class Keeper:
     the state if it is the best, then the metrics, then the last state are saved, and only then an earlier best is
     removed: there is always a whole best, that of the metrics up to the last state among them. What is ahead of the
     last state when a run is killed is made again by the next. No state is saved that holds NaN or infinity.
+
+    Args:
+      workdir: of the run.
+      keep_all: what every validation evaluates is kept as well, and the first state's; they are written whole, and
+        those ahead of the last state are the ones that would be made again.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, keep_all: bool = False):
         self.metrics = workdir / "metrics.jsonl"
         alone = {}
         if hosts.joined():
@@ -43,7 +48,9 @@ class Keeper:
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
             )
         managers = []
-        for name, count in (("last", 1), ("best", None)):
+        for name, count in (("last", 1), ("best", None), ("kept", None)):
+            if name == "kept" and not keep_all and not (workdir / "checkpoints" / name).is_dir():
+                continue  # a folder that is there is cleared of what a kill left
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=count,
                 enable_async_checkpointing=False,
@@ -54,11 +61,12 @@ class Keeper:
             folder = workdir / "checkpoints" / name
             folder.mkdir(parents=True, exist_ok=True)
             managers.append(ocp.CheckpointManager(folder, options=options))
-        self.last, self.best = managers
+        self.last, self.best, *kept = self._managers = managers
+        self.kept = kept[0] if keep_all else None
 
     def close(self) -> None:
-        self.last.close()
-        self.best.close()
+        for manager in self._managers:
+            manager.close()
 
     def latest(self, state: State, totals: State) -> tuple[State, State, list[dict]]:
         """The state, the epoch's totals and the history to go on from; those given if nothing is kept yet."""
@@ -78,13 +86,23 @@ class Keeper:
     def validated(self, state: State, history: list[dict], best: int) -> None:
         """Keeps the state after a validation, the last of `history`; as the best too if `best`, its step, is now."""
         step = int(state["step"])
-        if best == step and step not in self.best.all_steps():  # else it was saved just before the run was killed
-            self._save(self.best, evaluated(state) | {"step": state["step"]}, force=True)
+        if best == step:
+            self._keep(self.best, state)
+        if self.kept:
+            self._keep(self.kept, state)
         files.write_text(self.metrics, "".join(json.dumps(h) + "\n" for h in history))
         self.save_last(state | no_totals())
         for other in self.best.all_steps():
             if other != best:
                 self.best.delete(other)
+
+    def began(self, first: State, history: list[dict]) -> None:
+        """Keeps the state before training, if all are kept; says what of a run that is under way was not kept."""
+        if not self.kept:
+            return
+        self._keep(self.kept, first)
+        if missed := sorted({entry["step"] for entry in history} - set(self.kept.all_steps())):
+            logging.info("Weights of validations up to step %d were not kept; from now on they are", missed[-1])
 
     def save_last(self, state: State) -> None:
         """Keeps the state and its totals as those to go on from."""
@@ -93,6 +111,11 @@ class Keeper:
     def best_of(self, step: int, template: State) -> State:
         """The state that was the best, at this step."""
         return self.best.restore(step, args=ocp.args.StandardRestore(template))
+
+    def _keep(self, manager: ocp.CheckpointManager, state: State) -> None:
+        """Saves what of a state is evaluated, unless that was done just before the run was killed."""
+        if int(state["step"]) not in manager.all_steps():
+            self._save(manager, evaluated(state) | {"step": state["step"]}, force=True)
 
     @staticmethod
     def _save(manager: ocp.CheckpointManager, state: State, **how) -> None:

@@ -63,7 +63,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
         check_same_run(workdir, config)
     done = first and (workdir / "report.json").is_file()
     if hosts.from_first(np.int32(done)):
-        return _finished(workdir, front_end) if first else {}
+        return _finished(workdir, front_end, config["train"].get("keep_all", False)) if first else {}
     music = prepare(config, front_end, workdir, cache_dir)
     run = _run(config, music, front_end)
     history, best = _fit(run, workdir)
@@ -101,8 +101,10 @@ def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predic
     return report
 
 
-def _finished(workdir: Path, front_end: FrontEnd) -> dict:
+def _finished(workdir: Path, front_end: FrontEnd, keep_all: bool) -> dict:
     logging.info("This run is finished; its report is %s", workdir / "report.json")
+    if keep_all and not (workdir / "checkpoints" / "kept").is_dir():
+        logging.warning("config.train.keep_all: this run kept no validations; train anew in another workdir for them")
     report = wd.read_json(workdir / "report.json", "report")
     if not (workdir / "network").is_dir():  # a run of version 0.1
         trained = wd.load(workdir)
@@ -175,9 +177,11 @@ def _fit(run: _Run, workdir: Path) -> tuple[list[dict], State]:
     state, totals = run.state, no_totals()
     history: list[dict] = []
     best = jax.tree.map(np.asarray, evaluated(state) | {"step": state["step"]})
-    with contextlib.closing(Keeper(workdir)) if hosts.first() else contextlib.nullcontext() as keeper:
+    keeping = contextlib.closing(Keeper(workdir, run.recipe.keep_all)) if hosts.first() else contextlib.nullcontext()
+    with keeping as keeper:
         if keeper:
             state, totals, history = keeper.latest(state, totals)
+            keeper.began(run.state, history)
         state = run.devices.replicate(state)
         while int(state["step"]) < run.steps and not hosts.from_first(np.int32(_is_over(history, run.recipe))):
             state, totals = _round(run, state, totals, keeper)

@@ -192,6 +192,8 @@ def check_same_run(workdir: Path, config: dict) -> None:
     _complete(there, config)
     if "failed_share" in config["data"]:
         there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
+    if "keep_all" in config["train"]:
+        there["train"]["keep_all"] = config["train"]["keep_all"]  # nor does this: from now on they are kept, or not
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]

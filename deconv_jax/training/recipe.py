@@ -44,6 +44,7 @@ class Recipe:
       enough: share of the validation part's clips, named right at two validations running, at which training ends; 0:
         never before its time.
       keep: the weights that are kept: those of the "best" validation loss, or the "last".
+      keep_all: beside them, those of every validation, and those before training: what a run heard as it learnt.
       teachers: folders of runs or of network files (or names of networks). If there are any, what is learnt are not
         the labels but the mean of these networks' probabilities for the same, changed, clip (Hinton et al. 2015).
       checkpoint_steps: steps from one checkpoint to the next, besides those at validations.
@@ -65,6 +66,7 @@ class Recipe:
     patience: int = 0
     enough: float = 0.0
     keep: str = "best"
+    keep_all: bool = False
     checkpoint_steps: int = 200
     teachers: tuple = ()
 
@@ -74,6 +76,8 @@ class Recipe:
             name, value = f"config.train.{field.name}", getattr(self, field.name)
             if field.type is int and not (isinstance(value, int) and value >= least.get(field.name, 0)):
                 raise SettingError(f"{name} must be at least {least.get(field.name, 0)}, not {value}")
+            if field.type is bool and not isinstance(value, bool):
+                raise SettingError(f"{name} must be True or False, not {value!r}")
             if field.type is float and not (isinstance(value, int | float) and 0 <= value < np.inf):
                 raise SettingError(f"{name} must be at least 0, not {value}")
         if not self.learning_rate > 0:

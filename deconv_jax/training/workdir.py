@@ -2,7 +2,8 @@
 
 config.json      every setting of the run
 corpus.json      labels, and which songs are for training, validation and test
-checkpoints/     best (by validation loss) and last, written by Orbax
+checkpoints/     best (by validation loss) and last, written by Orbax; with config.train.keep_all kept, the weights of
+                 every validation and those before training
 metrics.jsonl    one line for each epoch
 network/         the best weights as a network file (`deconv_jax.network.file`), batch norm folded
 report.json, report.png    test results beside the baselines; written last
@@ -101,16 +102,31 @@ def evaluated(state: State) -> State:
     return {k: weights[k] for k in ("params", "batch_stats") if k in weights} | {"input": state["input"]}
 
 
-def checkpoints(checkpoint: Path) -> dict[int, Path]:
-    """Checkpoints of the run in which one lies, by step, in the order of training; none where it lies in no run.
-
-    `bin/train` keeps the best and the last; of a step that is both it is the best.
-    """
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run in which a checkpoint lies, if it lies in one."""
     above = Path(checkpoint).absolute().parents
-    if len(above) < 3 or above[1].name != "checkpoints" or not (above[2] / "config.json").is_file():
-        return {}
-    found = [path for path in sorted(above[1].glob("*/*"), reverse=True) if path.name.isdecimal()]
-    return dict(sorted({int(path.name): path for path in found}.items()))
+    there = len(above) > 2 and above[1].name == "checkpoints" and (above[2] / "config.json").is_file()
+    return above[2] if there else None
+
+
+def checkpoints(workdir: Path) -> dict[int, Path]:
+    """Checkpoints of a run by step, in the order of training.
+
+    `bin/train` keeps the best and the last, and with `config.train.keep_all` those of every validation and of step 0,
+    before training. Of a step that has several it is the best, else the kept one.
+    """
+    places = [Path(workdir).absolute() / "checkpoints" / name for name in ("last", "kept", "best")]
+    found = {int(path.name): path for place in places for path in place.glob("*") if path.name.isdecimal()}
+    return dict(sorted(found.items()))
+
+
+def epochs(workdir: Path) -> dict[int, int]:
+    """The epoch that ended with each validation of a run, by its step; 0 for step 0."""
+    try:
+        lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+        return {0: 0} | {line["step"]: line["epoch"] for line in lines}
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not whole: the steps say enough
+        return {0: 0}
 
 
 def _described(workdir: Path) -> tuple[dict[str, Any], list[str]]:
@@ -196,6 +212,15 @@ def load(workdir=None, checkpoint=None, network=None, called: str = "workdir") -
             "belongs to"
         ) from None
     net, variables = fold(net, variables)
-    report = workdir / "report.json"
-    about = {"config": config, "report": read_json(report, "report") if report.is_file() else None}
+    about = {"config": config, "report": _report_for(workdir, int(checkpoint.name))}
     return Trained(net, variables, front, labels, checkpoint, about)
+
+
+def _report_for(workdir: Path, step: int) -> dict | None:
+    """A run's report, as far as it is about the checkpoint of a step: what was tested is the best one alone."""
+    if not (workdir / "report.json").is_file():
+        return None
+    report = read_json(workdir / "report.json", "report")
+    if report.get("best_step", step) == step:
+        return report
+    return {name: report[name] for name in ("labels", "clips", "songs", "artists", "skipped") if name in report}

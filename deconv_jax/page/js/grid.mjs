@@ -16,13 +16,13 @@ export const cardFor = (r, { sort, asked }, picture, onclick, ...over) =>
     make("span", { className: "three" }, ...(r.inactive ? ["inactive"] : three(r, sort, asked))));
 
 // `state`: what is chosen (layer, feature, sort, class asked, group, starred; `open` holds the stacks that are open);
-// `labels`: of the classes; `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element; `chosen(feature, pressed, event)`;
+// `labels`: of the classes; `rows()`: of the layer; `starred(feature)`: a favourite?; `picture(row)`: its element, null if there is nothing to see; `chosen(feature, pressed, event)`;
 // `under(row)`: what stands under a card, if anything does.
 export const gridIn = (place, { state, labels, rows, starred, picture, chosen, under }) => {
   const cards = () => Array.from(place.querySelectorAll(".card"));
   const cardOf = (feature) => cards().find((c) => Number(c.dataset.feature) === feature);
   const card = (r) => {
-    const button = cardFor(r, state, r.inactive ? null : picture(r), (event) => chosen(r.feature, true, event),
+    const button = cardFor(r, state, picture(r), (event) => chosen(r.feature, true, event),
       make("span", { className: "number", textContent: r.feature }),
       starred(r.feature) ? make("span", { className: "star", textContent: "★" }) : null);
     button.dataset.feature = r.feature;

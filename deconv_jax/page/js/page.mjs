@@ -111,7 +111,7 @@ const grid = gridIn($("grid"), {
   labels: network.labels,
   rows: () => rowsOf(state.clip, state.layer),
   starred: (feature) => markOf(feature).favourite,
-  picture: (r) => thumb(state.clip, r),
+  picture: (r) => (r.inactive ? null : thumb(state.clip, r)),
   chosen: (...how) => select(...how),
 });
 

@@ -27,6 +27,7 @@ let song = null; // its seconds, samples and the points of its answer
 let loop = null; // the stretch that was heard: where, its samples, prediction, and what is left of it
 let rows = []; // of the layer
 let other = null; // the network that is compared: its labels, rows, pictures, what it says, and its sound
+let late = null; // the one before it, which stands there until it answers
 let [plots, grid, pictures] = [null, null, []];
 const turns = { network: 0, song: 0, loop: 0, box: 0, moments: 0, versus: 0, page: 0 };
 const waits = new Map(); // what is being computed, and is said so
@@ -85,10 +86,12 @@ const askVersus = () => {
 // Nothing stands beside this network, until it is there again.
 const alone = (heard = false) => {
   blind.changed();
+  late = heard && state.versus ? other ?? late : null;
   [other, turns.versus] = [null, 0];
   wait("versus");
   if (state.source === "other" && !(heard && state.versus)) hear("left");
   showVersus();
+  showBeside();
 };
 const askSong = (key) => {
   Object.assign(state, { song: key });
@@ -281,16 +284,35 @@ const showSummary = () => {
   $("summary").textContent = rows.length ? `${acting} of ${rows.length} features are active in the loop.${pending() ? " Their effects are being computed; until then by energy." : ""}` : "";
 };
 const named = () => (state.versus === "twin" ? `${state.network}, untrained` : state.versus.slice(1));
-const showVersus = () => {
+// Of one run a number is the same feature, whatever the step.
+const kin = (name) => steps.includes(name) && steps.includes(state.network);
+// The grid's picture of a feature and what is known of it: this network's, or that of another step of its training.
+const pictured = (r) => {
+  const there = $("grid-other").checked && kin(state.versus.slice(1)) ? other ?? late : null;
+  return there ? [there.rows[r.feature], there.pictures[r.feature]] : [r, pictures[r.feature]];
+};
+const showBeside = () => {
+  if ($("grid-other").checked && rows.length) showGrid();
+};
+// The notches of the training; before one is compared it stands at this network's own.
+const showSteps = () => {
   const at = steps.indexOf(state.versus.slice(1));
-  $("step").closest("p").hidden = at < 0 || steps.length < 2;
-  if (at >= 0) Object.assign($("step"), { max: steps.length - 1, value: at, ariaValueText: steps[at] });
-  $("step-name").textContent = steps[at] ?? "";
+  const text = steps[at] ?? "move it to compare";
+  $("step").closest("p").hidden = steps.length < 2;
+  Object.assign($("step"), { max: Math.max(0, steps.length - 1), value: at < 0 ? steps.indexOf(state.network) : at, ariaValueText: text });
+  $("step-name").textContent = text;
+};
+const showVersus = () => {
+  showSteps();
   $("versus").value = state.versus;
-  for (const element of document.querySelectorAll(".compared")) element.hidden = !other;
+  for (const element of document.querySelectorAll(".compared")) {
+    element.hidden = !other && !late;
+    element.ariaBusy = !other;
+  }
+  const same = kin(state.versus.slice(1));
+  $("grid-other").closest("p").hidden = !same;
   $("other-source").hidden = !state.versus;
   if (!other) return;
-  const same = at >= 0 && steps.includes(state.network);
   $("versus-facts").textContent = `A is ${state.network}, B is ${named()}; both have the faders as they stand. ` +
     (same ? "Of one run, a number is the same feature at both steps." : "Features of the two do not correspond: the same number is another feature.");
   const said = other.says ?? other.before;
@@ -307,10 +329,12 @@ const showOther = () => {
     nothing: !r ? "B has no feature of this number." : r.inactive ? "Inactive: no part of the loop activates it." : "" });
 };
 const showChoices = (networks) => {
-  const options = networks.filter((name) => name !== state.network).map((name) => make("option", { value: `=${name}`, textContent: name }));
+  const options = networks.filter((name) => name !== state.network || steps.includes(name)).map((name) => make("option", { value: `=${name}`, textContent: name }));
   $("versus").replaceChildren(make("option", { value: "", textContent: "nothing" }), make("option", { value: "twin", textContent: "its untrained twin" }), ...options);
   if (![...$("versus").options].some((option) => option.value === state.versus)) state.versus = "";
-  $("steps-kept").textContent = steps.length ? `Of this run ${steps.length === 1 ? "one checkpoint is" : `${steps.length} checkpoints are`} kept: ${steps.join("; ")}. bin/train keeps the best and the last.` : "";
+  $("step-marks").replaceChildren(...steps.map((_, n) => make("option", { value: n })));
+  $("steps-kept").textContent = !steps.length ? "" : `Of this run ${steps.length === 1 ? "one checkpoint is" : `${steps.length} checkpoints are`} there` +
+    (steps.length > 2 ? "." : `: ${steps.join("; ")}. bin/train keeps the best and the last; with --config.train.keep_all=True it keeps those of every validation.`);
   showVersus();
 };
 const showBox = () => {
@@ -446,8 +470,10 @@ const newNetwork = (m) => {
     state: Object.create(state, { sort: { get: () => ((state.sort === "effect" && pending()) || (state.sort === "ratio" && rows[0]?.ratio === undefined) ? "energy_share" : state.sort) } }),
     labels: facts.labels, rows: () => rows, starred: (feature) => markOf(feature).favourite, chosen, under: mixer,
     picture: (r) => {
-      const image = make("img", { alt: "", decoding: "async", src: pictures[r.feature] });
-      image.style.filter = filter(drop(r.level));
+      const [shown, src] = pictured(r);
+      if (shown.inactive) return null;
+      const image = make("img", { alt: "", decoding: "async", src });
+      image.style.filter = filter(drop(shown.level));
       return image;
     },
   });
@@ -557,7 +583,9 @@ const on = {
     let at = 0;
     other = { labels: m.labels, rows: m.features, before: m.before, seconds: m.seconds, says: null, left: null,
       pictures: m.pictures.map((size, f) => held(`other ${f}`, bytes.slice(at, at += size))) };
+    late = null;
     showVersus();
+    showBeside();
     if (other.rows.length > rows.length && !whole()) askSet(); // its own number of faders
   },
   "other answer": (m) => {
@@ -670,8 +698,10 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
 const to = (id, name, then) => $(id).addEventListener(name, then);
 to("file", "change", () => { if ($("file").files[0]) send($("file").files[0]); });
 to("network-choice", "change", () => {
-  reset(false);
-  Object.assign(state, { layer: null, seconds: null, feature: 0 });
+  if (!kin($("network-choice").value)) {
+    reset(false);
+    Object.assign(state, { layer: null, seconds: null, feature: 0 });
+  }
   [loop, rows, pictures] = [null, [], []];
   sounds.stop(0);
   complain("");
@@ -709,10 +739,11 @@ to("page-make", "click", () => {
   $("page-link").hidden = true;
   $("page-facts").textContent = "";
   if (!left.length) return complain("No feature is left to make a page of.");
-  turns.page = ask("page", { features: left.length < rows.length ? left : null });
+  turns.page = ask("page", { features: left.length < rows.length ? left : null, why: $("page-why").checked });
 });
 to("versus", "change", () => versus($("versus").value));
 to("step", "input", () => versus(`=${steps[Number($("step").value)]}`));
+to("grid-other", "change", showGrid);
 const moments = momentsIn($("moments"), { here: () => state.song, jump });
 to("search-song", "click", () => rows.length && askMoments(false));
 to("search-all", "click", () => rows.length && askMoments(true));
