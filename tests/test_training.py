@@ -1,5 +1,6 @@
 """Training on a tiny corpus of tones and noise: it learns, stops, goes on, and reports."""
 
+import contextlib
 import copy
 import functools
 import json
@@ -144,11 +145,12 @@ def recipe(music):
     return settings
 
 
-def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monkeypatch):
+def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monkeypatch, caplog):
     """Batch norm, averaged weights, crops and changes: killed twice, once between checkpoints, it ends the same.
 
     So do the weights of every validation, which the killed run is asked to keep from its second start on.
     """
+    caplog.set_level("INFO")
     keeping = recipe(music)
     keeping["train"]["keep_all"] = True
     report = loop.train(keeping, tmp_path / "calm")
@@ -185,6 +187,10 @@ def test_the_recipe_learns_and_goes_on_with_the_same_bits(music, tmp_path, monke
     assert set(stored) == {"params", "batch_stats", "input", "step"}  # nothing of the optimiser
     untrained = workdir.load(checkpoint=kept[0][0])  # the report tells of the best one's tests
     assert ("test" in untrained.about["report"], "test" in trained.about["report"]) == (False, True)
+    with contextlib.closing(checkpoints.Keeper(tmp_path / "late", keep_all=True)) as keeper:
+        keeper.began(stored | {"step": np.int32(0)}, [{"step": 12}])
+    assert "Weights of validations up to step 12 were not kept; from now on they are" in caplog.text
+    assert [*workdir.checkpoints(tmp_path / "late")] == [0]
 
 
 def run_steps(finished):

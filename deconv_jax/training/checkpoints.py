@@ -1,17 +1,19 @@
 """Checkpoints and metrics of a training run: what lets it go on where it was killed."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from deconv_jax.errors import InputError
 from deconv_jax.system import files, hosts
 from deconv_jax.training.workdir import State, evaluated
+
+log = logging.getLogger(__name__)
 
 
 def no_totals() -> State:
@@ -76,7 +78,7 @@ class Keeper:
             template = jax.tree.map(np.asarray, state | totals)
             found = self.last.restore(step, args=ocp.args.StandardRestore(template))
             state, totals = ({k: found[k] for k in tree} for tree in (state, totals))
-            logging.info("Going on from step %d", step)
+            log.info("Going on from step %d", step)
         done = int(state["step"])
         if self.metrics.is_file():
             lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
@@ -102,7 +104,7 @@ class Keeper:
             return
         self._keep(self.kept, first)
         if missed := sorted({entry["step"] for entry in history} - set(self.kept.all_steps())):
-            logging.info("Weights of validations up to step %d were not kept; from now on they are", missed[-1])
+            log.info("Weights of validations up to step %d were not kept; from now on they are", missed[-1])
 
     def save_last(self, state: State) -> None:
         """Keeps the state and its totals as those to go on from."""

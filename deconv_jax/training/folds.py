@@ -1,16 +1,18 @@
 """Several trainings as one result: folds that are pooled, and a learning curve over artists."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.system import files, hosts, locks
 from deconv_jax.training import loop
 from deconv_jax.training.evaluation import Tested
+
+log = logging.getLogger(__name__)
 
 
 def train_folds(config: dict, workdir, folds: int, cache_dir=None) -> dict:
@@ -48,7 +50,7 @@ def _fold(config: dict, workdir: Path, number: int, folds: int, cache_dir) -> di
     folder = workdir / f"fold{number}"
     if hosts.first() and not (folder / Tested.FILE).is_file():
         (folder / "report.json").unlink(missing_ok=True)  # of a version that kept no predictions: tested anew
-    logging.info("Fold %d of %d", number, folds)
+    log.info("Fold %d of %d", number, folds)
     return loop.train(config | {"data": config["data"] | {"fold": f"{number}/{folds}"}}, folder, cache_dir)
 
 

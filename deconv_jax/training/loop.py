@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from deconv_jax.network.file import save_network
@@ -26,6 +26,8 @@ from deconv_jax.training.recipe import Batches, Recipe
 from deconv_jax.training.step import initial_state, make_train_step, predict
 from deconv_jax.training.teachers import load_teachers
 from deconv_jax.training.workdir import State, evaluated
+
+log = logging.getLogger(__name__)
 
 
 def train(config: dict, workdir, cache_dir=None) -> dict:
@@ -75,7 +77,7 @@ def _train(config: dict, workdir: Path, cache_dir) -> dict:
 def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predictions: dict) -> dict:
     """Measures the baselines and writes what a finished run leaves; the report last."""
     music, labels, clips = run.music, run.music.labels, run.music.clips
-    logging.info("Measuring the baselines")
+    log.info("Measuring the baselines")
     predictions |= evaluation.baselines(clips["train"], clips["test"], len(labels), run.front_end.sample_rate)
     results = evaluation.results(predictions, clips["test"], music.artists["test"], run.seed)
     report = {
@@ -102,9 +104,9 @@ def _report(run: "_Run", workdir: Path, history: list[dict], best: State, predic
 
 
 def _finished(workdir: Path, front_end: FrontEnd, keep_all: bool) -> dict:
-    logging.info("This run is finished; its report is %s", workdir / "report.json")
+    log.info("This run is finished; its report is %s", workdir / "report.json")
     if keep_all and not (workdir / "checkpoints" / "kept").is_dir():
-        logging.warning("config.train.keep_all: this run kept no validations; train anew in another workdir for them")
+        log.warning("config.train.keep_all: this run kept no validations; train anew in another workdir for them")
     report = wd.read_json(workdir / "report.json", "report")
     if not (workdir / "network").is_dir():  # a run of version 0.1
         trained = wd.load(workdir)

@@ -288,8 +288,8 @@ const named = () => (state.versus === "twin" ? `${state.network}, untrained` : s
 const kin = (name) => steps.includes(name) && steps.includes(state.network);
 // The grid's picture of a feature and what is known of it: this network's, or that of another step of its training.
 const pictured = (r) => {
-  const there = $("grid-other").checked && kin(state.versus.slice(1)) ? other ?? late : null;
-  return there ? [there.rows[r.feature], there.pictures[r.feature]] : [r, pictures[r.feature]];
+  const there = other ?? late;
+  return $("grid-other").checked && there?.kin ? [there.rows[r.feature], there.pictures[r.feature]] : [r, pictures[r.feature]];
 };
 const showBeside = () => {
   if ($("grid-other").checked && rows.length) showGrid();
@@ -581,7 +581,7 @@ const on = {
   other: (m, bytes) => {
     if (m.turn !== turns.versus) return;
     let at = 0;
-    other = { labels: m.labels, rows: m.features, before: m.before, seconds: m.seconds, says: null, left: null,
+    other = { kin: kin(state.versus.slice(1)), labels: m.labels, rows: m.features, before: m.before, seconds: m.seconds, says: null, left: null,
       pictures: m.pictures.map((size, f) => held(`other ${f}`, bytes.slice(at, at += size))) };
     late = null;
     showVersus();
