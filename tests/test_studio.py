@@ -1050,6 +1050,7 @@ def made_a_page(visit, served):
     page = visit.page
     for feature in (4, 0):
         page.click(f".card[data-feature='{feature}']")
+    page.check("#page-why")
     page.click("#page-make")
     until(lambda: "Making a page" in page.inner_text("#waiting") or page.locator("#page-link").is_visible())
     served.studio.makers.submit(lambda: None).result(300)  # as long as it takes
@@ -1065,6 +1066,7 @@ def made_a_page(visit, served):
     made.on("console", lambda message: visit.wrong.append(message.text))
     until(lambda: made.locator("#grid .card").count() > 0)  # look-alikes may lie in one stack
     assert HOSTILE.removesuffix(".wav") in made.inner_text("body")
+    assert made.inner_text("#why-title").startswith("What makes it say")
     for path in (f"page/{'0' * 20}/", "page/..%2f..%2fnotes.json/", "page/"):
         assert served.ask(path=served.place.path + path)[0] == 404
 
