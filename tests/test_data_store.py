@@ -428,13 +428,17 @@ def test_clips_are_read_as_from_an_array(many):
 def test_few_files_are_open_at_a_time(many):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     waveforms, array = many
-    used = os.open(os.devnull, os.O_RDONLY)  # the next free number: at most a few more may be taken
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    used = [os.open(os.devnull, os.O_RDONLY)]
+    while used[-1] <= highest:  # until no lower number is free: earlier tests may have left files open
+        used.append(os.dup(used[0]))
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used[-1] + 4, hard))  # at most a few more may be taken
         np.testing.assert_array_equal(waveforms[:], array)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        os.close(used)
+        for number in used:
+            os.close(number)
 
 
 # --- the parts of a corpus -------------------------------------------------------------------
