@@ -923,9 +923,10 @@ def test_a_loop_is_dragged_on_the_spectrogram(visit, trained, song):
 
 @pytest.mark.parametrize("settings", [{"viewport": {"width": 400, "height": 800}}, {"color_scheme": "dark"}])
 def test_it_fits_narrow_windows_and_is_reached_without_a_mouse(browser, served, settings):
-    visit = Visit(browser, served.address, **settings)
+    visit = Visit(browser, served.address + "#versus=%3Dtwo", **settings)
     page = visit.page
     visit.ready()
+    until(lambda: page.locator("#grid-other").is_visible())
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     nameless = page.evaluate(
         "() => [...document.querySelectorAll('button, input, select')].filter((e) =>"
