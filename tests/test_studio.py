@@ -1051,7 +1051,6 @@ def made_a_page(visit, served):
     page = visit.page
     for feature in (4, 0):
         page.click(f".card[data-feature='{feature}']")
-    page.check("#page-why")
     page.click("#page-make")
     until(lambda: "Making a page" in page.inner_text("#waiting") or page.locator("#page-link").is_visible())
     served.studio.makers.submit(lambda: None).result(300)  # as long as it takes
@@ -1067,9 +1066,26 @@ def made_a_page(visit, served):
     made.on("console", lambda message: visit.wrong.append(message.text))
     until(lambda: made.locator("#grid .card").count() > 0)  # look-alikes may lie in one stack
     assert HOSTILE.removesuffix(".wav") in made.inner_text("body")
-    assert made.inner_text("#why-title").startswith("What makes it say")
     for path in (f"page/{'0' * 20}/", "page/..%2f..%2fnotes.json/", "page/"):
         assert served.ask(path=served.place.path + path)[0] == 404
+
+
+def test_a_page_has_why_where_that_is_asked_for(served, line, monkeypatch):
+    """What is asked reaches the library's writer; what that writes is tested there (seven seconds a page)."""
+    asked = []
+
+    def written(trained, sources, out, options):
+        asked.append(options.why)
+        raise InputError("not written")
+
+    monkeypatch.setattr("deconv_jax.results.clip_folder.export", written)
+    opened(line)
+    line.ask("loop", start=0, seconds=1, layer=2, scales=[])
+    line.until("effects")
+    for why in (True, False):
+        line.ask("page", features=[0], why=why)
+        assert line.until("wrong")[0]["text"] == "No page was made: not written"
+    assert asked == [True, False]
 
 
 def test_notes_that_cannot_be_written_are_held_and_strange_files_are_left_alone(tmp_path, monkeypatch):
