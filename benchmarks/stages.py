@@ -43,14 +43,13 @@ class Profile:
 
         program = jax.jit(function).lower(*arguments).compile(compiler_options=self.options)
         result = jax.block_until_ready(program(*arguments))
-        found = []
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for _ in range(self.repeats):
-                begin, cpu = time.perf_counter(), time.process_time()
+
+            def together():
                 runs = [pool.submit(lambda: jax.block_until_ready(program(*arguments))) for _ in range(threads)]
                 concurrent.futures.wait(runs)
-                found.append((time.perf_counter() - begin, time.process_time() - cpu))
-        wall, busy = (share * statistics.median(times) for times in zip(*found, strict=True))
+
+            wall, busy = (share * seconds for seconds in self._times(together))
         moved = sum(a.nbytes for a in jax.tree.leaves((arguments, result)) if hasattr(a, "nbytes")) / 1e9
         self.rows.append((name, wall, busy, gflop, share * threads * moved))
         return result
@@ -175,12 +174,17 @@ class Profile:
         return self._whole(lambda: library.run(layer), gflop(layer, size))
 
     def _whole(self, function, gflop: float) -> list[tuple]:
+        function()  # compiles
+        return [*self.rows, (WHOLE, *self._times(function), gflop, 0.0)]
+
+    def _times(self, function) -> list[float]:
+        """Wall and processor seconds, medians."""
         found = []
-        for _ in range(self.repeats + 1):  # the first compiles
+        for _ in range(self.repeats):
             begin, cpu = time.perf_counter(), time.process_time()
             function()
             found.append((time.perf_counter() - begin, time.process_time() - cpu))
-        return [*self.rows, (WHOLE, *map(statistics.median, zip(*found[1:], strict=True)), gflop, 0.0)]
+        return [statistics.median(times) for times in zip(*found, strict=True)]
 
 
 def report(rows: list[tuple], peak: float, bandwidth: float) -> str:

@@ -1,10 +1,8 @@
 """Networks that tell planted cues: their songs on disk, their training, and those that stand beside them."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +80,7 @@ def songs(cue: str, wanted: Settings, cache_dir: Path) -> Path:
       Their folder: LABEL/NUMBER.flac, the same number for the clips of one song.
     """
     made = settings(wanted.seconds) | {p: importlib.metadata.version(p) for p in ("midirenderer", "pretty_midi")}
-    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:10]
+    digest = files.digest(made)[:10]
     folder = Path(cache_dir).absolute() / f"cues-{digest}" / cue  # what tracks.csv names is found from anywhere
     for label in CUES[cue].labels:
         (folder / label).mkdir(parents=True, exist_ok=True)

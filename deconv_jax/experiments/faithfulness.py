@@ -149,13 +149,11 @@ def _clips(paths: Sequence[Path], front: FrontEnd, offset: float, count: int) ->
         except InputError as error:
             failed.append(str(error))
             continue
-        starts = audio.clip_starts(len(waveform), front.clip_samples, count)
-        parts = [audio.cut(waveform, int(start), front.clip_samples) for start in starts]
-        if not np.any(parts):
+        heard = audio.sounding(waveform, front.clip_samples, count)
+        if not heard:
             failed.append(f"{files.shown(path)}: is silent where its clips are; choose a part with sound by offset")
-        for number, part in enumerate(parts, 1):
-            if np.any(part):
-                clips.append(_Clip(song, files.shown(f"{path.stem}_{number}"), part, blocks.analyse(front, part)))
+        for number, part in heard.items():
+            clips.append(_Clip(song, files.shown(f"{path.stem}_{number}"), part, blocks.analyse(front, part)))
     if not clips:
         raise InputError(f"no sound file could be used; first reason: {[*failed, 'all are silent'][0]}")
     return clips, failed

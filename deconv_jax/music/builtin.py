@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +21,7 @@ from deconv_jax.errors import SettingError
 from deconv_jax.music.compose import COMPOSER_VERSION, EQ_BANDS, Song, compose, plan
 from deconv_jax.music.styles import GENRES
 from deconv_jax.system import locks, runtime, workers
-from deconv_jax.system.files import STALE, remove_leftovers, write_bytes
+from deconv_jax.system.files import STALE, digest, remove_leftovers, write_bytes
 from deconv_jax.system.runtime import cores
 
 if TYPE_CHECKING:
@@ -202,8 +200,7 @@ def files(cache_dir: str | Path, songs_per_genre: int = 60, seed: int = 0) -> li
         # Either package may change the sound.
         "packages": {p: importlib.metadata.version(p) for p in ("midirenderer", "pretty_midi")},
     }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    root = Path(cache_dir) / f"builtin-v{COMPOSER_VERSION}-{digest}"
+    root = Path(cache_dir) / f"builtin-v{COMPOSER_VERSION}-{digest(settings)[:10]}"
     numbers = range(seed * SONGS_PER_SEED, seed * SONGS_PER_SEED + songs_per_genre)
     return sorted(root / genre / f"{genre}_{n:04d}.flac" for genre in GENRES for n in numbers)
 

@@ -6,7 +6,6 @@ variance that batch norm asks for follow from those of the few cells of the inpu
 """
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +19,10 @@ from deconv_jax.network.spec import Block
 
 
 def fits(block: Block, maps: int) -> bool:
-    """Whether a block that hears so many maps is one that this module can compute."""
-    plain = block.padding == "SAME" and block.conv_stride == (1, 1) and block.pool_padding == "VALID"
-    window = block.pooling == "max" and block.pool == block.stride
-    small = maps == 1 and math.prod(block.kernel) <= 25
-    return plain and window and small and block.activation == "relu" and block.norm in ("none", "before")
+    """Whether a block that hears so many maps is one that this module computes, on this machine."""
+    convolution = layers.in_shifts(block.kernel, maps, block.conv_stride, block.padding)
+    window = block.pooling == "max" and block.pool == block.stride and block.pool_padding == "VALID"
+    return convolution and window and block.activation == "relu" and block.norm in ("none", "before")
 
 
 def normalised(
@@ -98,13 +96,10 @@ def _kernel_gradient(
     A window sees a patch of the input, and its maximum one kernel's size of that: a product of the patches with the
     gradient at each of the window's cells, zero where the maximum was not, and the kernels are cut out of it.
     """
-    rows, columns, maps = gradient.shape[1:]
+    rows, maps = gradient.shape[1], gradient.shape[3]
     patch = (window[0] + pool[0] - 1, window[1] + pool[1] - 1)
-    edges = [((n - 1) // 2, n // 2) for n in window]
-    padded = jnp.pad(x[..., 0], [(0, 0), *edges])
-    high, wide = (rows - 1) * pool[0] + 1, (columns - 1) * pool[1] + 1
-    views = [padded[:, a : a + high : pool[0], b : b + wide : pool[1]] for a, b in layers.window_cells(patch)]
-    patches = lax.optimization_barrier(jnp.stack(views, axis=-1))
+    views = layers.views(layers.pad_for(x, window), patch, pool)
+    patches = lax.optimization_barrier(jnp.concatenate(views, axis=-1))
     places = layers.window_cells(pool)
 
     def add_row(row: Any, total: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ All arrays are (clips, freq, time, maps), float32, maps last: the layout that XL
 """
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -45,12 +46,20 @@ def convolve(
     On a CPU, a single map in, the spectrogram, and 3×3 kernels between many maps have rules of their own: there XLA
     takes six times as long forward for the one and twice as long for the gradient of the other.
     """
-    if padding == "SAME" and tuple(window_strides) == (1, 1) and jax.default_backend() == "cpu":
-        if kernel.shape[2] == 1 and kernel.shape[0] * kernel.shape[1] <= 25:
-            return _convolve_one(x, kernel)
-        if kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 16:
-            return _convolve_3x3(x, kernel)
+    if in_shifts(kernel.shape[:2], kernel.shape[2], window_strides, padding):
+        return _convolve_one(x, kernel)
+    if _is_plain(window_strides, padding) and kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 16:
+        return _convolve_3x3(x, kernel)
     return _convolve(x, kernel, padding, tuple(window_strides))
+
+
+def in_shifts(window: Sequence[int], maps: int, strides: Sequence[int], padding: Any) -> bool:
+    """Whether a convolution of so many maps with kernels of this size is a sum of shifted multiples of the one map."""
+    return _is_plain(strides, padding) and maps == 1 and math.prod(window) <= 25
+
+
+def _is_plain(strides: Sequence[int], padding: Any) -> bool:
+    return padding == "SAME" and tuple(strides) == (1, 1) and jax.default_backend() == "cpu"
 
 
 def _convolve(
@@ -63,14 +72,14 @@ def _convolve(
 def _convolve_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A sum of shifted multiples of one map: no work for matrix products, and what follows is fused into it."""
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[3])
-    views = zip(shifted(x, kernel.shape[:2]), weights, strict=True)
-    return functools.reduce(operator.add, (view * weight for view, weight in views))
+    multiples = (view * weight for view, weight in zip(shifted(x, kernel.shape[:2]), weights, strict=True))
+    return functools.reduce(operator.add, multiples)
 
 
 def _convolve_one_backward(residual: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residual
-    views = jnp.concatenate(shifted(x, kernel.shape[:2]), axis=-1).reshape(-1, kernel.shape[0] * kernel.shape[1])
-    into_kernel = (views.T @ gradient.reshape(-1, kernel.shape[3])).reshape(kernel.shape)
+    seen = jnp.concatenate(shifted(x, kernel.shape[:2]), axis=-1).reshape(-1, kernel.shape[0] * kernel.shape[1])
+    into_kernel = (seen.T @ gradient.reshape(-1, kernel.shape[3])).reshape(kernel.shape)
     return convolve_back(gradient, kernel, "SAME"), into_kernel
 
 
@@ -79,9 +88,12 @@ _convolve_one.defvjp(lambda x, kernel: (_convolve_one(x, kernel), (x, kernel)), 
 
 def shifted(x: jax.Array, window: Sequence[int]) -> list[jax.Array]:
     """x as every cell of a SAME kernel sees it, row by row."""
-    edges = [((n - 1) // 2, n // 2) for n in window]
-    padded = jnp.pad(x, [(0, 0), *edges, (0, 0)])
-    return [padded[:, a : a + x.shape[1], b : b + x.shape[2]] for a, b in window_cells(window)]
+    return views(pad_for(x, window), window, (1, 1))
+
+
+def pad_for(x: jax.Array, window: Sequence[int]) -> jax.Array:
+    """x with the zeros that a SAME kernel of this size sees around it."""
+    return jnp.pad(x, [(0, 0), *(((n - 1) // 2, n // 2) for n in window), (0, 0)])
 
 
 @jax.custom_vjp
@@ -193,7 +205,22 @@ def back_pads(
 
 
 def window_cells(window: Sequence[int]) -> list[Pair]:
+    """(freq, time) of the cells of a window, row by row."""
     return [(a, b) for a in range(window[0]) for b in range(window[1])]
+
+
+def views(x: jax.Array, window: Sequence[int], stride: Sequence[int]) -> list[jax.Array]:
+    """What windows have at each of their cells, in the order of `window_cells`; such as do not fit wholly are dropped.
+
+    Args:
+      x: shape (clips, freq, time, maps); window: (freq, time) size; stride: (freq, time) step.
+
+    Returns:
+      For each cell, shape (clips, (freq - window) // stride + 1, …, maps).
+    """
+    height, width = ((n - w) // s + 1 for n, w, s in zip(x.shape[1:3], window, stride, strict=True))
+    rows, columns = (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
+    return [x[:, a : a + rows : stride[0], b : b + columns : stride[1]] for a, b in window_cells(window)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -212,11 +239,9 @@ def max_pool(x: jax.Array, window: Pair, stride: Pair) -> tuple[jax.Array, jax.A
     rule only needs the switches; `lax.reduce_window` and its select-and-scatter take about five times as long on
     a CPU.
     """
-    height, width = ((n - w) // s + 1 for n, w, s in zip(x.shape[1:3], window, stride, strict=True))
-    rows, columns = (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
-    views = [x[:, a : a + rows : stride[0], b : b + columns : stride[1]] for a, b in window_cells(window)]
-    best, switches = views[0], jnp.zeros(views[0].shape, jnp.uint8)
-    for index, view in enumerate(views[1:], 1):
+    first, *others = views(x, window, stride)
+    best, switches = first, jnp.zeros(first.shape, jnp.uint8)
+    for index, view in enumerate(others, 1):
         switches = jnp.where(view > best, jnp.uint8(index), switches)
         best = jnp.maximum(best, view)
     return best, switches

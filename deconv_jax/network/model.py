@@ -125,7 +125,7 @@ class Network(nn.Module):
         valid = None if frames is None else jnp.broadcast_to(jnp.asarray(frames), x.shape[:1])
         if valid is not None:
             x = jnp.where(_columns(x, valid), x, 0)
-        plain = valid is None and not gates and back == "gradient"
+        in_training = train and not start and valid is None and not gates and back == "gradient"
         trace = []
         for number, block in enumerate(self.blocks, 1):
             if number < start:
@@ -133,7 +133,7 @@ class Network(nn.Module):
             conv = _conv(block, x.shape[1:3], f"conv{number}")
             norm = _batch_norm(train, block.epsilon, rows, f"norm{number}")
             gate = None
-            if train and number == 1 and not start and plain and self._by_windows(block, x):
+            if in_training and number == 1 and not self.is_initializing() and first_layer.fits(block, x.shape[-1]):
                 x, switches = self._first(block, x[:counted], x)
             else:
                 x = x if number == start else conv(x)
@@ -155,9 +155,6 @@ class Network(nn.Module):
             trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
             logits = None if logits is None else logits[0]
         return logits, tuple(trace)
-
-    def _by_windows(self, block: Block, x: jax.Array) -> bool:
-        return jax.default_backend() == "cpu" and not self.is_initializing() and first_layer.fits(block, x.shape[-1])
 
     def _first(self, block: Block, counted: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Pooled maps and switches of the first block in training, and batch norm's statistics of the clips counted."""

@@ -174,7 +174,7 @@ def _settings(trained: Trained) -> dict[str, Any]:
         "untrained_seeds": randomised.SEEDS,
         "checkpoint": str(trained.checkpoint),
         "network": trained.fingerprint,
-        "dissected": known and hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16],
+        "dissected": known and files.digest(known)[:16],
         "training": trained.about["config"],
         "versions": runtime.versions(),
     }

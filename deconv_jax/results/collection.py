@@ -256,7 +256,7 @@ class _Run:
 
     def run(self) -> Swept:
         wanted = self._describe()
-        self.key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        self.key = files.digest(wanted)
         with locks.turn(self.out / ".join.lock"):  # shares begin at the same moment
             self._bind(wanted)
         mine = range(self.share[0], len(self.parts), self.share[1])

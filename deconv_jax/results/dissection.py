@@ -9,7 +9,6 @@ on the rest.
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,9 +157,11 @@ def of_material(
     about = about_run(trained, settings, null, material.names, len(material.songs), heard)
     about["trials"] = len(material.clip)
     networks = [own(trained), *controls(trained, material.seen, settings.seeds, null)]
-    measured = each(
-        networks, lambda network, variables: measure(network, variables, material, progress), about, parts, progress
-    )
+
+    def one(_: str, network: Network, variables: Any) -> Measured:
+        return measure(network, variables, material, progress)
+
+    measured = each(networks, one, about, parts, progress)
     simple = describe(material)
     found = {layer: _layer(layer, material, measured, simple[layer]) for layer in material.grids}
     return Dissection(material.concepts, found, [name for name, _ in networks[1:]], material.descriptors, about, failed)
@@ -213,19 +214,19 @@ def own(trained: Trained) -> tuple[str, Made]:
 
 
 def each(
-    networks: Sequence[tuple[str, Callable[[], tuple]]],
-    measure: Callable[..., Measured],
+    networks: Sequence[tuple[str, Made]],
+    measure: Callable[[str, Network, Any], Measured],
     about: Mapping[str, Any],
     parts: Path | None,
     progress: bool,
 ) -> list[Measured]:
-    """What `measure(*made())` finds of each network (name, made), kept in `parts` from one run to the next."""
+    """What is measured of each network, by its name, kept in `parts` from one run to the next."""
     measured = []
     for name, made in tqdm(networks, desc="networks", unit="network", disable=not progress):
         place = parts and parts / f"{_digest(about, name)}.npz"
         found = _kept(place)
         if found is None:
-            found = measure(*made())
+            found = measure(name, *made())
             if place:
                 _keep(place, found)
         measured.append(found)
@@ -236,8 +237,7 @@ def _digest(about: Mapping[str, Any], name: str) -> str:
     """Of all that what is measured of one network depends on: not of how many others there are."""
     settings = {**about["settings"], "seeds": None}
     null = about["null"] if name == SHUFFLED else None
-    text = json.dumps([files.plain({**about, "settings": settings, "null": null}), name], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return files.digest([files.plain({**about, "settings": settings, "null": null}), name])[:20]
 
 
 def _kept(place: Path | None) -> Measured | None:

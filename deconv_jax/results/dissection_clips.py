@@ -97,7 +97,7 @@ def dissect_clips(
     seen = np.stack([blocks.analyse(front, clip).seen for clip in clips.waveforms[:: max(1, len(half) // 32)][:32]])
     networks = [own(trained), *controls(trained, seen, settings.seeds, null)]
 
-    def measure(network: Network, variables: Any) -> Measured:
+    def measure(_: str, network: Network, variables: Any) -> Measured:
         return _means(dataclasses.replace(trained, network=network, variables=variables), clips.waveforms, layers)
 
     measured = each(networks, measure, about, parts, progress)
@@ -124,15 +124,13 @@ def _clips(front: FrontEnd, tracks: Sequence[Track], count: int, progress: bool)
         except InputError as error:
             failed.append(str(error))
             continue
-        starts = audio.clip_starts(len(sound), front.clip_samples, count)
-        heard = [audio.cut(sound, int(start), front.clip_samples) for start in starts]
-        if not np.any(heard):
+        heard = audio.sounding(sound, front.clip_samples, count)
+        if not heard:
             failed.append(f"{track.name}: is silent where its clips are")
-        for clip in heard:
-            if np.any(clip):
-                waveforms.append(clip)
-                numbers.append(number)
-                simple.append(_described(front, clip))
+        for clip in heard.values():
+            waveforms.append(clip)
+            numbers.append(number)
+            simple.append(_described(front, clip))
     if not waveforms:
         raise InputError(f"no song can be used; first reason: {[*failed, 'all are silent'][0]}")
     return _Clips(np.stack(waveforms), np.array(numbers), np.stack(simple, axis=1)), failed

@@ -10,7 +10,6 @@ All ways ask for the same: what raises the energy of the feature's map, which is
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,17 +118,12 @@ def compare(
 
     asked = [[case.layer, case.concept, case.features, case.clips] for case in cases]
     about = found.about | {"ways": [dataclasses.asdict(wanted), asked]}
-    named = [(name, functools.partial(_with_name, name, made)) for name, made in networks]
-    shares = dict(zip(dict(networks), dissection.each(named, measure, about, parts, progress), strict=True))
+    shares = dict(zip(dict(networks), dissection.each(networks, measure, about, parts, progress), strict=True))
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
         of = {name: {way: some[f"{number}/{way}"] for way in WAYS} for name, some in shares.items()}
         rows += _rows(case, of, material.concepts[case.concept], found, wanted)
     return sorted(rows, key=lambda row: (row["layer"], row["feature"], WAYS.index(row["way"])))
-
-
-def _with_name(name: str, made: dissection.Made) -> tuple[str, Network, Any]:
-    return name, *made()
 
 
 def _cases(

@@ -233,3 +233,9 @@ def cut(waveform: np.ndarray, start: int, clip: int) -> np.ndarray:
     """`clip` samples from `start`, padded with zeros at the end if the song is over."""
     piece = waveform[start : start + clip]
     return np.pad(piece, (0, clip - len(piece)))
+
+
+def sounding(waveform: np.ndarray, clip: int, count: int) -> dict[int, np.ndarray]:
+    """Of a song's clips (`clip_starts`) those in which there is any sound, by number, from 1."""
+    parts = (cut(waveform, int(start), clip) for start in clip_starts(len(waveform), clip, count))
+    return {number: part for number, part in enumerate(parts, 1) if np.any(part)}

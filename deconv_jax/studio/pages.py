@@ -1,7 +1,5 @@
 """The static listening page of what is chosen in the studio, by the library's own writer, in the studio's folder."""
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -44,7 +42,7 @@ def make(
       InputError: the song cannot be read there any more, or the page cannot be written.
     """
     choice = [trained.fingerprint, source.key, round(start, 4), round(seconds, 4), layer, features, why]
-    name = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:20]
+    name = files.digest(choice)[:20]
     out = folder / name
     options = clip_folder.Options(
         layers=(layer,),

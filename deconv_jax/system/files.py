@@ -6,6 +6,7 @@ name, and nothing else, `remove_leftovers` removes.
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -169,6 +170,11 @@ def cell(value):
     if isinstance(value, float | np.floating):
         return f"{value:.7g}"
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def digest(value) -> str:
+    """SHA-256, in hexadecimal, of what JSON can hold; the order of keys changes nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def plain(value):
