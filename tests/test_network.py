@@ -111,6 +111,22 @@ def test_dropout_acts_in_training_only():
     np.testing.assert_array_equal(run(network, variables, x)[0], run(network, variables, x)[0])
 
 
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.1, 1 / 3])
+def test_dropout_drops_its_share_each_value_by_itself_and_keeps_the_mean(share):
+    x, keys = np.full((6, 31, 7, 5), 2.0, np.float32), jax.random.split(jax.random.key(0), 8)
+    found = np.stack([jax.jit(layers.dropout, static_argnums=2)(x, key, share) for key in keys])
+    gone = found == 0
+    np.testing.assert_allclose(found[~gone], 2 / (1 - share), rtol=1e-6)
+    deviation = np.sqrt(share * (1 - share) / gone.size)
+    assert abs(gone.mean() - share) < 4 * deviation
+    flat = gone.reshape(8 * 6, -1)
+    for lag in (1, 2, 4, 8, 16, 32):  # values that share a draw
+        r = np.corrcoef(flat[:, :-lag].ravel(), flat[:, lag:].ravel())[0, 1]
+        assert abs(r) < 4 / np.sqrt(gone.size)
+    between = np.corrcoef(flat) - np.eye(len(flat))
+    assert np.abs(between).max() < 5 / np.sqrt(flat.shape[1])
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

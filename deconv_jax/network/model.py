@@ -16,7 +16,7 @@ from flax import linen as nn
 from deconv_jax.errors import SettingError
 from deconv_jax.network import first_layer
 from deconv_jax.network.activations import activate, activate_with, derivative
-from deconv_jax.network.layers import average_pool, convolve, max_pool, pads
+from deconv_jax.network.layers import average_pool, convolve, dropout, max_pool, pads
 from deconv_jax.network.spec import FINALS, HEADS, NO_WINNER, Block, Dense
 
 
@@ -149,7 +149,7 @@ class Network(nn.Module):
                 x = jnp.where(_columns(x, valid), x, 0)
                 switches = jnp.where(_columns(x, valid), switches, NO_WINNER)
             trace.append(LayerTrace(x, switches, gate))
-            x = nn.Dropout(block.dropout, deterministic=not train)(x)
+            x = self._dropped(x, block.dropout, train)
         logits = self._logits(x, train, rows, back) if head else None
         if single:
             trace = [LayerTrace(t.pooled[0], t.switches[0], None if t.gate is None else t.gate[0]) for t in trace]
@@ -169,6 +169,9 @@ class Network(nn.Module):
                 self.put_variable("batch_stats", "norm1", moved)
         return first_layer.pooled_convolution(x, kernel, bias, block.pool)
 
+    def _dropped(self, x: jax.Array, share: float, train: bool) -> jax.Array:
+        return dropout(x, self.make_rng("dropout"), share) if train and share else x
+
     def _logits(self, x: jax.Array, train: bool, rows: jax.Array | None, back: str) -> jax.Array:
         if self.head == "flatten":
             x = x.reshape(x.shape[0], -1)
@@ -186,7 +189,7 @@ class Network(nn.Module):
             x = norm(dense(x)) if spec.norm == "before" else dense(x)
             x = _activate(x, spec, back)
             x = norm(x) if spec.norm == "after" else x
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = self._dropped(x, self.dropout, train)
         if not self.output:
             return x
         return nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform(), name="output")(x)
