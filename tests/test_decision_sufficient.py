@@ -110,17 +110,36 @@ def test_where_no_set_does_it_that_is_said(tmp_path):
         ({7}, (2079, 2079)),  # between two counts of the grid: not found, and the whole clip does
     ],
 )
-def test_the_first_count_of_a_grid_is_followed_down(tmp_path, holding, wanted):
-    clip = module._clip(listener(tmp_path), sounding(), np.random.default_rng(0).random(SIZE), 1)
+def test_the_first_count_of_a_grid_is_followed_down(holding, wanted):
+    cells = SIZE[0] * SIZE[1]
 
-    def says(_, counts, alone=True):
-        return np.array([[1.0, float(c in holding or c == clip.cells)] for c in counts])
+    def asked():
+        search = module._search(cells, lambda says, _: says[:, 1] > 0.5)
+        tried = next(search)
+        try:
+            while True:
+                tried = search.send(np.array([[1.0, float(c in holding or c == cells)] for c in tried]))
+        except StopIteration as end:
+            return end.value
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Clip, "says", says)
-        found = module._found(clip, lambda given: given[:, 1] > 0.5, alone=True)
+    found = asked()
     assert found.reached
-    assert wanted[0] <= int(found.mask.sum()) <= wanted[1]
+    assert wanted[0] <= found.count <= wanted[1]
+
+
+def test_orders_that_are_asked_together_give_what_each_gives_alone(tmp_path):
+    trained, wave, rng = listener(tmp_path), sounding(), np.random.default_rng(0)
+    heard = np.abs(np.asarray(front_end.analyse(FRONT, wave)[1]))
+    images = [heard, rng.random(SIZE), -heard]
+    found = module.least(trained, wave, 1, images, images[:2], share=0.8)
+    own = [sufficient(trained, wave, image, 1, share=0.8) for image in images]
+    own += [necessary(trained, wave, image, 1) for image in images[:2]]
+    for one, other in zip(found, own, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+        for name in ("sound", "rest", "says", "rest_says"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5)
+        assert (one.reached, one.seconds) == (other.reached, other.seconds)
+    assert module.least(trained, wave, 1, [], []) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ a network that never learnt belong beside it.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ from deconv_jax.sound.auralisation import auralise
 from deconv_jax.sound.front_end import FrontEnd
 
 TRIED, FOLLOWED = 8, 4
-"""Counts that are tried together: of the grid, and twice between two of those before."""
+"""Counts that are tried together: of the grid, and twice between two of those before; and sounds asked of at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +81,7 @@ def sufficient(trained: Trained, waveform: Any, image: Any, target: int, *, shar
     Raises:
       ValueError: no such class, a share outside this range, or clip or image have another length.
     """
-    if not 0 < share <= 1:
-        raise SettingError(f"share must be above 0 and at most 1, not {share}")
-    clip = _clip(trained, waveform, image, target)
-    # All cells are the clip itself, but for rounding.
-    whole = clip.says([clip.cells])[0]
-    wanted, first = share * whole[target] * (1 - 1e-5), np.argmax(whole) == target
-    return _found(
-        clip,
-        lambda says: (says[:, target] >= wanted) & (~first | (np.argmax(says, axis=1) == target)),
-        alone=True,
-    )
+    return least(trained, waveform, target, [image], [], share=share)[0]
 
 
 def necessary(trained: Trained, waveform: Any, image: Any, target: int) -> Cells:
@@ -102,8 +93,41 @@ def necessary(trained: Trained, waveform: Any, image: Any, target: int) -> Cells
     Raises:
       ValueError: as `sufficient`.
     """
-    clip = _clip(trained, waveform, image, target)
-    return _found(clip, lambda says: np.argmax(says, axis=1) != target, alone=False)
+    return least(trained, waveform, target, [], [image])[0]
+
+
+def least(
+    trained: Trained, waveform: Any, target: int, alone: Sequence[Any], without: Sequence[Any], *, share: float = 0.9
+) -> list[Cells]:
+    """What `sufficient` finds in some orders and `necessary` in others, asked together, in whole batches.
+
+    Args:
+      trained, waveform, target, share: as in `sufficient`.
+      alone, without: images that give the orders, of the former and of the latter.
+
+    Returns:
+      A `Cells` for each image, those of `alone` first.
+
+    Raises:
+      ValueError: as `sufficient`.
+    """
+    if not 0 < share <= 1:
+        raise SettingError(f"share must be above 0 and at most 1, not {share}")
+    clip = _clip(trained, waveform, [*alone, *without], target)
+    ways = [True] * len(alone) + [False] * len(without)
+    if not ways:
+        return []
+
+    def keeps(says: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        first = np.argmax(whole) == target
+        enough = says[:, target] >= share * whole[target] * (1 - 1e-5)
+        return enough & (~first | (np.argmax(says, axis=1) == target))
+
+    def changes(says: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return np.argmax(says, axis=1) != target
+
+    searches = [_search(clip.cells, keeps) for _ in alone] + [_search(clip.cells, changes) for _ in without]
+    return _made(clip, ways, _together(clip, ways, searches))
 
 
 def says_of(trained: Trained, waveforms: Any) -> np.ndarray:
@@ -112,60 +136,90 @@ def says_of(trained: Trained, waveforms: Any) -> np.ndarray:
     return answers_of(trained.network, trained.variables, seen).astype(np.float64)
 
 
+_Row = tuple[int, int, bool]
+"""An order, how many of its first cells, and whether these are alone: else it is all others."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Clip:
-    """A clip, its spectrum, what the network sees of it, and the rank of every cell, (freq, time)."""
+    """A clip, its spectrum, what the network sees of it, and the ranks of its cells by each order, (freq, time)."""
 
     trained: Trained
     waveform: np.ndarray
     spectrum: jax.Array
     seen: jax.Array
-    ranks: jax.Array
+    ranks: list[np.ndarray]
 
     @property
     def cells(self) -> int:
-        return int(self.ranks.size)
+        return int(self.seen.size)
 
-    def sounds(self, counts: Any, alone: bool = True) -> jax.Array:
-        """The first cells alone, or all others, for several counts: (counts, samples)."""
-        length = len(self.waveform)
-        first = jnp.asarray(counts, jnp.int32)
-        return _masked(self.trained.front_end, length, alone, self.ranks, first, self.seen, self.spectrum)
+    def sounds(self, rows: Sequence[_Row]) -> Iterator[jax.Array]:
+        """Sounds of rows, so many (rows, samples) at a time as bound the memory, filled up: two shapes in all."""
+        front, blocks = self.trained.front_end, self.trained.network.blocks
+        size = FOLLOWED if len(rows) <= FOLLOWED else TRIED
+        size = min(size, clips_together(blocks, (front.bins, front.clip_frames)))
+        for some in (rows[first : first + size] for first in range(0, len(rows), size)):
+            orders, counts, alone = zip(*some, *[some[-1]] * (size - len(some)), strict=True)
+            ranks = np.stack([self.ranks[order] for order in orders])
+            given = ranks, np.array(counts, np.int32), np.array(alone)
+            yield _masked(front, len(self.waveform), *given, self.seen, self.spectrum)
 
-    def says(self, counts: Any, alone: bool = True) -> np.ndarray:
-        """Probabilities that the network gives for these sounds, (counts, classes)."""
-        front = self.trained.front_end
-        group = clips_together(self.trained.network.blocks, (front.bins, front.clip_frames))
-        parts = np.array_split(np.asarray(counts), -(-len(counts) // group))
-        return np.concatenate([says_of(self.trained, self.sounds(part, alone)) for part in parts])
+    def says(self, rows: Sequence[_Row]) -> np.ndarray:
+        """Probabilities that the network gives for these sounds, (rows, classes)."""
+        return np.concatenate([says_of(self.trained, some) for some in self.sounds(rows)])[: len(rows)]
 
 
-def _clip(trained: Trained, waveform: Any, image: Any, target: int) -> _Clip:
-    front, waveform, image = trained.front_end, np.asarray(waveform, np.float32), np.asarray(image)
+def _clip(trained: Trained, waveform: Any, images: Sequence[Any], target: int) -> _Clip:
+    front, waveform, images = trained.front_end, np.asarray(waveform, np.float32), [np.asarray(i) for i in images]
     size = (front.bins, front.clip_frames)
-    if waveform.shape != (front.clip_samples,) or image.shape != size:
-        raise SettingError(
-            f"wanted are a clip of {front.clip_samples} samples and an image of {size[0]} × {size[1]} cells, "
-            f"not of shape {waveform.shape} and {image.shape}"
-        )
+    for image in images:
+        if waveform.shape != (front.clip_samples,) or image.shape != size:
+            raise SettingError(
+                f"wanted are a clip of {front.clip_samples} samples and an image of {size[0]} × {size[1]} cells, "
+                f"not of shape {waveform.shape} and {image.shape}"
+            )
     classes = trained.network.classes
     if not 0 <= target < classes:
         raise SettingError(f"class {target} does not exist: there are classes 0 to {classes - 1}")
     spectrum, seen = front_end.analyse(front, waveform)
-    ranks = np.empty(image.size, np.int32)
-    ranks[np.argsort(-image, axis=None, kind="stable")] = np.arange(image.size, dtype=np.int32)
-    return _Clip(trained, waveform, spectrum, seen, jnp.asarray(ranks.reshape(size)))
+    ranks = []
+    for image in images:
+        place = np.empty(image.size, np.int32)
+        place[np.argsort(-image, axis=None, kind="stable")] = np.arange(image.size, dtype=np.int32)
+        ranks.append(place.reshape(size))
+    return _Clip(trained, waveform, spectrum, seen, ranks)
 
 
-def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
-    """Searches the first count of which something holds; see the head of this module."""
-    below, count, reached = 0, clip.cells, True
+@dataclasses.dataclass(frozen=True)
+class _Reached:
+    """Where a search ended: how many cells, what the network says of them, and whether that is what was asked."""
+
+    count: int
+    says: np.ndarray
+    reached: bool
+
+
+_Search = Generator[np.ndarray, np.ndarray, _Reached]
+
+
+def _search(cells: int, holds: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> _Search:
+    """Searches the first count of which something holds; see the head of this module.
+
+    Args:
+      cells: of the clip.
+      holds: of what is said of some counts, (counts, classes), and of all cells, (classes,).
+
+    Yields:
+      Counts, and is sent what the network says of them.
+    """
+    below, count, reached = 0, cells, True
     said: dict[int, np.ndarray] = {}
-    tried = np.unique(np.round(np.geomspace(max(1, clip.cells / 1024), clip.cells, TRIED)).astype(int))
+    tried = np.unique(np.round(np.geomspace(max(1, cells / 1024), cells, TRIED)).astype(int))
     for step in range(3):
-        says = clip.says(_filled(tried), alone)[: len(tried)]
+        says = yield tried
         said |= zip(tried.tolist(), says, strict=True)
-        good = np.flatnonzero(holds(says))
+        good = np.flatnonzero(holds(says, said[cells]))
         if not len(good):
             # Of counts within an interval none may hold: its upper end does, and was tried before.
             reached = step > 0
@@ -175,32 +229,53 @@ def _found(clip: _Clip, holds: Any, alone: bool) -> Cells:
         tried = tried[(tried > below) & (tried < count)]
         if not len(tried):
             break
-    own, others = said[count], clip.says([count], not alone)[0]
-    sound, rest = (np.asarray(clip.sounds([count], way)[0]) for way in (True, False))
-    mask, front = np.asarray(clip.ranks) < count, clip.trained.front_end
+    return _Reached(count, said[count], reached)
+
+
+def _together(clip: _Clip, ways: Sequence[bool], searches: Sequence[_Search]) -> list[_Reached]:
+    """Runs a search in every order step by step, so that the network answers to all in whole batches."""
+    wanted = {order: next(search) for order, search in enumerate(searches)}
+    found: dict[int, _Reached] = {}
+    while wanted:
+        says = clip.says([(order, int(n), ways[order]) for order, counts in wanted.items() for n in counts])
+        parts = np.split(says, np.cumsum([len(counts) for counts in wanted.values()])[:-1])
+        for order, part in zip(list(wanted), parts, strict=True):
+            try:
+                wanted[order] = searches[order].send(part)
+            except StopIteration as end:
+                found[order] = end.value
+                del wanted[order]
+    return [found[order] for order in range(len(searches))]
+
+
+def _made(clip: _Clip, ways: Sequence[bool], found: Sequence[_Reached]) -> list[Cells]:
+    """The cells that were found, with their sounds and what is said of these."""
+    rows = [(order, one.count, alone) for alone in (True, False) for order, one in enumerate(found)]
+    sounds = np.concatenate([np.asarray(some) for some in clip.sounds(rows)])[: len(rows)]
+    others = clip.says([(order, one.count, not ways[order]) for order, one in enumerate(found)])
     power = float(np.sum(np.square(clip.waveform, dtype=np.float64)))
-    return Cells(
-        mask=mask,
-        sound=sound,
-        rest=rest,
-        says=own if alone else others,
-        rest_says=others if alone else own,
-        seconds=min(float(mask.any(axis=0).sum()) * front.hop, len(clip.waveform)) / front.sample_rate,
-        energy=float(np.sum(np.square(sound, dtype=np.float64))) / power if power else 0.0,
-        reached=reached,
-    )
+    front, made = clip.trained.front_end, []
+    for order, (one, alone) in enumerate(zip(found, ways, strict=True)):
+        mask, sound = clip.ranks[order] < one.count, sounds[order]
+        cells = Cells(
+            mask=mask,
+            sound=sound,
+            rest=sounds[len(found) + order],
+            says=one.says if alone else others[order],
+            rest_says=others[order] if alone else one.says,
+            seconds=min(float(mask.any(axis=0).sum()) * front.hop, len(clip.waveform)) / front.sample_rate,
+            energy=float(np.sum(np.square(sound, dtype=np.float64))) / power if power else 0.0,
+            reached=one.reached,
+        )
+        made.append(cells)
+    return made
 
 
-def _filled(counts: np.ndarray) -> np.ndarray:
-    """As many counts as are always tried, so that fewer compile nothing."""
-    return np.pad(counts, (0, (FOLLOWED if len(counts) <= FOLLOWED else TRIED) - len(counts)), mode="edge")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _masked(
-    front: FrontEnd, length: int, alone: bool, ranks: jax.Array, counts: jax.Array, seen: jax.Array, spectrum: jax.Array
+    front: FrontEnd, length: int, ranks: Any, counts: Any, alone: Any, seen: jax.Array, spectrum: jax.Array
 ) -> jax.Array:
-    first = ranks[None] < counts[:, None, None]
-    mask = (first if alone else ~first).astype(jnp.float32)
+    first = ranks < counts[:, None, None]
+    mask = (first == alone[:, None, None]).astype(jnp.float32)
     image = front_end.lift(front, mask, seen, spectrum, "mask")
     return auralise(image, spectrum, "mask", hop=front.hop, length=length, window=front.window)

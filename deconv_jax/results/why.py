@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deconv_jax.decision.attribution import attribute
-from deconv_jax.decision.sufficient import Cells, necessary, says_of, sufficient
+from deconv_jax.decision.sufficient import Cells, least, says_of
 from deconv_jax.network.trained import Trained
 from deconv_jax.results.explain import Answer, Clip, row_magnitudes
 from deconv_jax.sound import audio, auralisation, blocks
@@ -109,16 +109,19 @@ def why(
         orders = {"random weights": image_of(twin)} | orders
     said = says_of(trained, np.stack([wave, attributed]))
     is_answer = target == answer.target
+    images = [image, *orders.values()]
+    found = least(trained, wave, target, images, images if is_answer else [], share=SHARE)
+    kept, gone = found[: len(images)], found[len(images) :]
     return Why(
         target=target,
         start=start,
         whole=Sound(wave, said[0]),
         image=image,
         attributed=Sound(attributed, said[1]),
-        kept=sufficient(trained, wave, image, target, share=SHARE),
-        gone=necessary(trained, wave, image, target) if is_answer else None,
-        kept_nulls={name: sufficient(trained, wave, order, target, share=SHARE) for name, order in orders.items()},
-        gone_nulls={name: necessary(trained, wave, order, target) for name, order in orders.items() if is_answer},
+        kept=kept[0],
+        gone=gone[0] if is_answer else None,
+        kept_nulls=dict(zip(orders, kept[1:], strict=True)),
+        gone_nulls=dict(zip(orders, gone[1:], strict=True)) if is_answer else {},
     )
 
 
