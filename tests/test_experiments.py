@@ -412,6 +412,18 @@ def test_faithfulness_writes_a_table_a_figure_and_sounds(run, recordings, tmp_pa
     assert len(sounds) == 1 + 2 * len(rows)
 
 
+def test_faithfulness_leaves_out_methods_that_have_no_rule_for_an_activation(run, recordings, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(attribution, "METHODS", ("guided", "gradient", "deconvnet"))
+    trained = workdir.load(run)
+    blocks = tuple(dataclasses.replace(block, activation="elu") for block in trained.network.blocks)
+    smooth = dataclasses.replace(trained, network=trained.network.clone(blocks=blocks))
+    few = faithfulness.Settings(clips=1, steps=2, sounds=0)
+    sentences, _ = faithfulness.faithfulness(smooth, [recordings / "ann0.wav"], tmp_path, settings=few)
+    assert sentences[-1] == "Left out, as an activation of this network is no rectifier: guided, deconvnet."
+    found = [row["method"] for row in json.loads((tmp_path / "faithfulness.json").read_text())["methods"]]
+    assert found == ["random order", "energy of the input", "gradient", "gradient, random weights"]
+
+
 # --- planted cues ---------------------------------------------------------------------------
 
 FEW = dataclasses.replace(cue_networks.QUICK, cues=("tone",), layers=1, maps=4, steps=20, explained=2, points=2)

@@ -207,6 +207,21 @@ def test_files_hold_every_feature_and_a_network_carries_them(found, network, tmp
     shutil.rmtree(folder)
 
 
+def test_the_package_knows_its_networks_dissections_wherever_they_lie(tmp_path):
+    trained = named.load("real3")
+    elsewhere = dataclasses.replace(trained, checkpoint=tmp_path)
+    assert dissected.carried(elsewhere) == dissected.carried(trained)
+    paths = named.ZOO.glob("*/dissected/dissected.json")
+    about = {path.parent.parent.name: json.loads(path.read_text()) for path in paths}
+    assert len({one["network"] for one in about.values()}) == len(about)
+    for name, one in about.items():
+        count = sum(layer["counts"]["named"] for layer in one["layers"].values())
+        assert count == sum(len(layer["names"]) for layer in one["layers"].values())
+        rows = (named.ZOO / name / "dissected" / "dissected.csv").read_text().splitlines()
+        assert len(rows) - 1 == len(one["concepts"]) * sum(layer["features"] for layer in one["layers"].values())
+        assert sum(row.endswith(",named") for row in rows) == count
+
+
 def test_a_null_of_another_shape_is_refused(found, music, network):
     other = dataclasses.replace(network, network=network.network.clone(blocks=(Block(maps=3),)))
     with pytest.raises(SettingError, match="same layers"):

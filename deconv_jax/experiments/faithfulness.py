@@ -27,6 +27,9 @@ from deconv_jax.decision import faithfulness as measures
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.experiments.output import made_with, seed, untrained
 from deconv_jax.measures.intervals import interval
+from deconv_jax.network.activations import RECTIFIERS
+from deconv_jax.network.model import Network
+from deconv_jax.network.spec import Dense
 from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
 from deconv_jax.sound import audio, blocks
@@ -104,7 +107,8 @@ def faithfulness(
     rng = np.random.default_rng(0)
     rows = np.stack([clip.heard.seen * clip.heard.level for clip in clips])
     images = {RANDOM: rng.random(seen.shape), ENERGY: rows**2}
-    for method in tqdm(attribution.METHODS, desc="attributing", unit="method"):
+    methods = _methods(trained.network)
+    for method in tqdm(methods, desc="attributing", unit="method"):
         for name, variables in ((method, trained.variables), (UNTRAINED.format(method), start)):
             found = attribution.attribute(
                 trained.network, variables, seen, answers, method=method, **_OPTIONS.get(method, {})
@@ -118,6 +122,8 @@ def faithfulness(
     songs = np.array([clip.song for clip in clips])
     table = _table(measured, songs, settings)
     sentences = _said(table, len(clips), len(set(songs.tolist())), probabilities.max(axis=1))
+    if left := [method for method in attribution.METHODS if method not in methods]:
+        sentences.append(f"Left out, as an activation of this network is no rectifier: {', '.join(left)}.")
     _write_sounds(front, clips, {n: _ranks(i, rng) for n, i in images.items() if n in measured}, out, settings)
     curves = {
         name: (m["insertion curve"].mean(axis=0), m["deletion curve"].mean(axis=0)) for name, m in measured.items()
@@ -134,6 +140,13 @@ def faithfulness(
     about |= {"clips": [{"name": c.name, "answer": trained.labels[a]} for c, a in zip(clips, answers, strict=True)]}
     files.write_json(out / "faithfulness.json", about | {"failed": failed} | made_with(trained))
     return sentences, failed
+
+
+def _methods(network: Network) -> list[str]:
+    """All methods, but those with a rule of their own for rectifiers where an activation is none."""
+    dense = [one.activation for one in network.dense if isinstance(one, Dense)]
+    rectified = {*dense, *(block.activation for block in network.blocks)} <= set(RECTIFIERS)
+    return [method for method in attribution.METHODS if rectified or method not in ("guided", "deconvnet")]
 
 
 def _kind(name: str) -> str:

@@ -24,6 +24,8 @@ from deconv_jax.network.trained import Trained
 from deconv_jax.system import files, locks, runtime
 
 CARD = "card.json"
+ZOO = Path(str(resources.files("deconv_jax.network"))) / "zoo"
+"""The packaged networks, and what is known of published ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,7 @@ PUBLISHED = {
 
 def packaged() -> dict[str, Path]:
     """The networks that come with the package: name → folder."""
-    zoo = Path(str(resources.files("deconv_jax.network"))) / "zoo"
-    return {path.parent.name: path.parent for path in sorted(zoo.glob(f"*/{DESCRIPTION}"))}
+    return {path.parent.name: path.parent for path in sorted(ZOO.glob(f"*/{DESCRIPTION}"))}
 
 
 def names() -> list[str]:

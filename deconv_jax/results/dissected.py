@@ -1,7 +1,7 @@
 """A dissection as files: a table, a summary, a figure; and what a network that carries one says of its features.
 
-A network carries its dissection in the folder `dissected` beside its weights. It counts only for the network that it
-was made of, which its fingerprint tells.
+A network carries its dissection in the folder `dissected` beside its weights; of published ones, which are fetched, the
+package has it. It counts only for the network that it was made of, which its fingerprint tells.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 
 from deconv_jax.data import tracks
 from deconv_jax.errors import SettingError
+from deconv_jax.importers.named import ZOO
 from deconv_jax.measures.dissection import STEPS, Scores
 from deconv_jax.network.trained import Trained
 from deconv_jax.results import dissection, dissection_clips, dissection_music, ways_back
@@ -204,18 +205,16 @@ _TEXTS = ("above all controls", "and above simple descriptors", "and fall withou
 
 
 def carried(trained: Trained) -> dict[str, Any] | None:
-    """The summary that a network carries in its folder; None without one, or if it is of another network."""
-    path = trained.checkpoint / FOLDER / SUMMARY
-    try:
-        about = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = (
-        isinstance(about, dict)
-        and about.get("network") == trained.fingerprint
-        and isinstance(about.get("layers"), dict)
-    )
-    return about if ours else None
+    """The summary that a network carries in its folder, or that the package has of it; None where both have none."""
+    for folder in (trained.checkpoint / FOLDER, *sorted(ZOO.glob(f"*/{FOLDER}"))):
+        try:
+            about = json.loads((folder / SUMMARY).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        ours = isinstance(about, dict) and about.get("network") == trained.fingerprint
+        if ours and isinstance(about.get("layers"), dict):
+            return about
+    return None
 
 
 def names(about: Mapping[str, Any] | None, layer: int, features: Iterable[int]) -> list[dict[str, Any] | None]:
