@@ -55,7 +55,7 @@ def cue_sheet(
         if number % columns:
             panel.set_yticklabels([])
     if cues:
-        panels[0].legend(fontsize=6, loc="lower right")
+        figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="outside upper center", ncols=5)
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, parse_math=False)
     canvas.draw()
     return png(canvas)
