@@ -16,8 +16,8 @@ None of them says why. Each answers a question of its own, and where they disagr
 - `grad_cam` (Selvaraju et al. 2017): the layer's maps, weighted by the mean gradient of the logit in each. As coarse as
   the layer, and where a flattened head weighs every place by itself, its mean is a poor summary.
 - `smoothgrad` (Smilkov et al. 2017): the gradient, averaged over clips with noise. Smoother, and about noisier
-  clips: noise is a sound too. On linear magnitudes it lost a thin tone that the plain gradient finds, and found three of
-  six planted cues not at all (`BUILD.md`).
+  clips: noise is a sound too. On linear magnitudes it lost a thin tone that the plain gradient finds, and found three
+  of six planted cues not at all (`BUILD.md`).
 - `lrp` (`deconv_jax.decision.relevance`): the logit shared out, layer by layer. Which rule stands where is a choice,
   and the image follows it; its first-layer rules blur it on purpose.
 - `occlusion` (Zeiler & Fergus 2014, section 4.2): how much of the logit goes with a patch. An intervention, and the
