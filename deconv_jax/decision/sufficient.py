@@ -173,12 +173,12 @@ class _Clip:
 def _clip(trained: Trained, waveform: Any, images: Sequence[Any], target: int) -> _Clip:
     front, waveform, images = trained.front_end, np.asarray(waveform, np.float32), [np.asarray(i) for i in images]
     size = (front.bins, front.clip_frames)
-    for image in images:
-        if waveform.shape != (front.clip_samples,) or image.shape != size:
-            raise SettingError(
-                f"wanted are a clip of {front.clip_samples} samples and an image of {size[0]} × {size[1]} cells, "
-                f"not of shape {waveform.shape} and {image.shape}"
-            )
+    if waveform.shape != (front.clip_samples,) or any(image.shape != size for image in images):
+        shapes = " and ".join(str(array.shape) for array in (waveform, *images))
+        raise SettingError(
+            f"wanted are a clip of {front.clip_samples} samples and an image of {size[0]} × {size[1]} cells, "
+            f"not of shape {shapes}"
+        )
     classes = trained.network.classes
     if not 0 <= target < classes:
         raise SettingError(f"class {target} does not exist: there are classes 0 to {classes - 1}")

@@ -143,10 +143,11 @@ def faithfulness(
 
 
 def _methods(network: Network) -> list[str]:
-    """All methods, but those with a rule of their own for rectifiers where an activation is none."""
-    dense = [one.activation for one in network.dense if isinstance(one, Dense)]
-    rectified = {*dense, *(block.activation for block in network.blocks)} <= set(RECTIFIERS)
-    return [method for method in attribution.METHODS if rectified or method not in ("guided", "deconvnet")]
+    """All methods, but those that go back through rectifiers where an activation on their way is none."""
+    blocks = {block.activation for block in network.blocks}
+    dense = {one.activation for one in network.dense if isinstance(one, Dense)}
+    met = {"guided": blocks | dense, "deconvnet": blocks}
+    return [method for method in attribution.METHODS if met.get(method, set()) <= set(RECTIFIERS)]
 
 
 def _kind(name: str) -> str:

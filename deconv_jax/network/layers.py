@@ -351,7 +351,7 @@ def dropout(x: jax.Array, key: jax.Array, share: float) -> jax.Array:
       key: of `jax.random`.
       share: at least 0 and below 1.
     """
-    bits = next(n for n in (1, 2, 4, 8, 16, 32) if n == 32 or (share * 2**n).is_integer())
+    bits = next(n for n in (1, 2, 4, 8, 16, 32) if n == 32 or share * 2**n % 1 == 0)
     together = 32 // bits
     # Behind a barrier, or XLA draws the same 32 bits anew for every value that they decide for.
     drawn = lax.optimization_barrier(jax.random.bits(key, (-(-len(x) // together), *x.shape[1:]), jnp.uint32))
