@@ -9,12 +9,13 @@
 
 Every field can be changed from the command line, as in --config.train.epochs=10 or --config.network.block1.maps=32.
 
-The printed network with its dropout learns slowly, and of few songs little that holds for others. "augmented" is the
-same five layers with batch norm and an average over what is left of time and frequency in the place of the dense
-layers, hears every clip equally loud, and sees random crops that are equalised, masked, mixed and played at other
-speeds. configs/music.py is the same for your own music. "packaged" is what made the network `genre3` that comes with
-this package: songs by the hundred need fewer changes, and so it learns faster. Its 1,500 steps take some 15 minutes of
-two cores, and as long the first time for playing the songs.
+The printed network with its dropout learns slowly, and of few songs little that holds for others; of 1,020 songs
+(--config.data.songs_per_genre=340 --config.train.epochs=6) it names .93 of unheard clips right, after an hour and more.
+"augmented" is the same five layers with batch norm and an average over what is left of time and frequency in the place
+of the dense layers, hears every clip equally loud, and sees random crops that are equalised, masked, mixed and played
+at other speeds. configs/music.py is the same for your own music. "packaged" is what made the network `genre3` that
+comes with this package: songs by the hundred need fewer changes, and so it learns faster. Its 1,500 steps take some 15
+minutes of two cores, and as long the first time for playing the songs.
 """
 
 from ml_collections import ConfigDict
