@@ -120,11 +120,11 @@ def test_dropout_drops_its_share_each_value_by_itself_and_keeps_the_mean(share):
     deviation = np.sqrt(share * (1 - share) / gone.size)
     assert abs(gone.mean() - share) < 4 * deviation
     flat = gone.reshape(8 * 6, -1)
-    for lag in (1, 2, 4, 8, 16, 32):  # values that share a draw
+    for lag in (1, 2, 4, 8, 16, 32):  # neighbours
         r = np.corrcoef(flat[:, :-lag].ravel(), flat[:, lag:].ravel())[0, 1]
         assert abs(r) < 4 / np.sqrt(gone.size)
     np.testing.assert_array_equal(layers.dropout(x, keys[0], 0), x)
-    between = np.corrcoef(flat) - np.eye(len(flat))
+    between = np.corrcoef(flat) - np.eye(len(flat))  # the same places of clips, which share a draw
     assert np.abs(between).max() < 5 / np.sqrt(flat.shape[1])
 
 

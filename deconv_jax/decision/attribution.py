@@ -44,7 +44,7 @@ from deconv_jax.deconvolution.deconvolve import batch_of, check_features, deconv
 from deconv_jax.deconvolution.plain import clips_together
 from deconv_jax.deconvolution.rule import DECONVNET, Rule
 from deconv_jax.errors import SettingError
-from deconv_jax.network.activations import check_method
+from deconv_jax.network.activations import RECTIFIERS, check_method
 from deconv_jax.network.folding import fold
 from deconv_jax.network.model import Network
 from deconv_jax.network.spec import Dense, layer_sizes
@@ -444,11 +444,22 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return _count(name, value[0]), _count(name, value[1])
 
 
+def methods_of(network: Network) -> list[str]:
+    """Those of `METHODS` that have a rule for every activation of a network that they go back through."""
+    ruled = ("guided", "deconvnet")
+    return [m for m in METHODS if m not in ruled or set(_back_through(network, m)) <= set(RECTIFIERS)]
+
+
+def _back_through(network: Network, method: str) -> list[str]:
+    """Activations that a method with a rule of its own meets: the deconvnet begins below the dense layers."""
+    dense = [d.activation for d in network.dense if isinstance(d, Dense)] if method == "guided" else []
+    return [*(block.activation for block in network.blocks), *dense]
+
+
 def _guided(model: _Model, batch: jax.Array, targets: jax.Array) -> _Found:
     network = model.network
     assert network is not None
-    dense = [d.activation for d in network.dense if isinstance(d, Dense)]
-    check_method("guided", [*(block.activation for block in network.blocks), *dense])
+    check_method("guided", _back_through(network, "guided"))
     return _slope(_logits_of(network, "guided"), model.variables, batch, targets), None
 
 

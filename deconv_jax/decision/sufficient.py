@@ -118,7 +118,7 @@ def least(
     if not ways:
         return []
 
-    def keeps(says: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    def keeps(says: np.ndarray, whole: np.ndarray) -> np.ndarray:  # all cells are the clip itself, but for rounding
         first = np.argmax(whole) == target
         enough = says[:, target] >= share * whole[target] * (1 - 1e-5)
         return enough & (~first | (np.argmax(says, axis=1) == target))

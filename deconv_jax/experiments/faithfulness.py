@@ -27,9 +27,6 @@ from deconv_jax.decision import faithfulness as measures
 from deconv_jax.errors import InputError, SettingError
 from deconv_jax.experiments.output import made_with, seed, untrained
 from deconv_jax.measures.intervals import interval
-from deconv_jax.network.activations import RECTIFIERS
-from deconv_jax.network.model import Network
-from deconv_jax.network.spec import Dense
 from deconv_jax.network.trained import Trained
 from deconv_jax.pictures import paper
 from deconv_jax.sound import audio, blocks
@@ -107,7 +104,7 @@ def faithfulness(
     rng = np.random.default_rng(0)
     rows = np.stack([clip.heard.seen * clip.heard.level for clip in clips])
     images = {RANDOM: rng.random(seen.shape), ENERGY: rows**2}
-    methods = _methods(trained.network)
+    methods = attribution.methods_of(trained.network)
     for method in tqdm(methods, desc="attributing", unit="method"):
         for name, variables in ((method, trained.variables), (UNTRAINED.format(method), start)):
             found = attribution.attribute(
@@ -140,14 +137,6 @@ def faithfulness(
     about |= {"clips": [{"name": c.name, "answer": trained.labels[a]} for c, a in zip(clips, answers, strict=True)]}
     files.write_json(out / "faithfulness.json", about | {"failed": failed} | made_with(trained))
     return sentences, failed
-
-
-def _methods(network: Network) -> list[str]:
-    """All methods, but those that go back through rectifiers where an activation on their way is none."""
-    blocks = {block.activation for block in network.blocks}
-    dense = {one.activation for one in network.dense if isinstance(one, Dense)}
-    met = {"guided": blocks | dense, "deconvnet": blocks}
-    return [method for method in attribution.METHODS if met.get(method, set()) <= set(RECTIFIERS)]
 
 
 def _kind(name: str) -> str:
