@@ -5,7 +5,7 @@
     bin/train --config=configs/genre3.py --config.data.index=FILE       your own: a table of path, label and artist
     bin/train --config=configs/genre3.py:log                            log magnitude (mask reading only)
     bin/train --config=configs/genre3.py:augmented                      what learns more of few songs; see below
-    bin/train --config=configs/genre3.py:packaged                       genre3 of the package: 1,020 built-in songs
+    bin/train --config=configs/genre3.py:builtin                        builtin3 of the package: 1,020 built-in songs
 
 Every field can be changed from the command line, as in --config.train.epochs=10 or --config.network.block1.maps=32.
 
@@ -20,7 +20,7 @@ minutes of two cores, and as long the first time for playing the songs.
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "log", "augmented", "packaged")
+VARIANTS = ("", "log", "augmented", "builtin")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     Args:
       variant: "" for the paper's, on the linear magnitude; "log" for the logarithm of it, standardised per frequency;
-        "augmented" for the recipe that generalises; "packaged" for its form that made the packaged network.
+        "augmented" for the recipe that generalises; "builtin" for its form that made the packaged `builtin3`.
     """
     if variant not in VARIANTS:
         raise ValueError(f"genre3.py has the variants {', '.join(map(repr, VARIANTS))}, not {variant!r}")
@@ -105,7 +105,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.augment.frequency_mask = 0.0  # largest share of the rows
     if variant == "augmented":
         return _augmented(config)
-    return _packaged(_augmented(config)) if variant == "packaged" else config
+    return _builtin(_augmented(config)) if variant == "builtin" else config
 
 
 def _augmented(config: ConfigDict) -> ConfigDict:
@@ -133,7 +133,7 @@ def _augmented(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _packaged(config: ConfigDict) -> ConfigDict:
+def _builtin(config: ConfigDict) -> ConfigDict:
     config.data.songs_per_genre = 340
     config.train.steps = 1500
     config.train.validation_steps = 300

@@ -292,7 +292,7 @@ def test_where_no_network_is_named_one_of_the_package_explains_and_says_what_it_
     assert f"The network is real3: {named.card('real3')['what']}." in process.stderr
     assert command("experiments", "--experiment=table1", f"--out={tmp_path}/table").returncode == 0
     made_with = json.loads((tmp_path / "table" / "table1.json").read_text())["checkpoint"]
-    assert Path(made_with).name == "genre3"  # no sounds of anybody's: the network of the built-in music
+    assert Path(made_with).name == "builtin3"  # no sounds of anybody's: the network of the built-in music
 
 
 def test_layers_and_features_count_once():

@@ -76,7 +76,7 @@ def house(small, monkeypatch, tmp_path):
             one.update(feature=one["feature"] % 8, concept="hats")  # what the small network and these songs have
     real = workdir.load
     monkeypatch.setattr(
-        workdir, "load", lambda n=None, **given: small if n in ("genre3", "real3") else real(n, **given)
+        workdir, "load", lambda n=None, **given: small if n in ("builtin3", "real3") else real(n, **given)
     )
     monkeypatch.setattr(builtin, "excerpts", lambda *_: songs)
     monkeypatch.setattr(stem_files, "build", lambda *_: folders)

@@ -322,7 +322,7 @@ def test_an_artist_is_in_one_half(tagged):
     assert dissection_clips._halves(tagged).tolist() == [0, 1] * 8
 
 
-@pytest.mark.parametrize("name", ["genre3", "real3"])
+@pytest.mark.parametrize("name", ["builtin3", "genre3", "real3"])
 def test_packaged_networks_carry_a_dissection_of_themselves(name):
     about = dissected.carried(named.load(name))
     assert about

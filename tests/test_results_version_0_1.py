@@ -51,8 +51,8 @@ def test_a_finished_run_ends_with_its_report(made, today):
         del config["network"]["log"]
         config["front_end"] |= {"scale": "log1p", "factor": 1e4}
     assert loop.train(config, made / "run") == json.loads((made / "run" / "report.json").read_text())
-    config["train"]["epochs"] = 2
-    with pytest.raises(InputError, match=r"holds a run with another config\.train\.epochs"):
+    config["train"]["batch_size"] += 1
+    with pytest.raises(InputError, match=r"holds a run with another config\.train\.batch_size"):
         loop.train(config, made / "run")
 
 

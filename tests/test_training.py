@@ -6,6 +6,7 @@ import functools
 import json
 import runpy
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -233,8 +234,33 @@ def test_a_field_that_there_is_none_of_is_named():
 
 
 def test_another_config_in_the_same_workdir_is_refused(finished, music):
-    with pytest.raises(InputError, match=r"another config\.train\.epochs \(4 there, 7 now\)"):
-        loop.train(config(music, epochs=7), finished[0])
+    with pytest.raises(InputError, match=r"another config\.train\.epochs \(4 there, 3 now\)"):
+        loop.train(config(music, epochs=3), finished[0])
+    with pytest.raises(InputError, match=r"another config\.train\.batch_size \(8 there, 4 now\)"):
+        loop.train(config(music, epochs=7, batch_size=4), finished[0])
+
+
+def test_a_run_of_fewer_epochs_goes_on_as_if_begun_with_more(finished, music, tmp_path, monkeypatch):
+    """Finished, then wanted longer, killed on the way and gone on with; a wish that fails leaves it as it was."""
+    loop.train(config(music, epochs=2), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "prepare", mock.Mock(side_effect=InputError("unplugged")))
+        with pytest.raises(InputError, match="unplugged"):
+            loop.train(config(music), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+    killed(monkeypatch, 1, config(music), tmp_path)
+    report = loop.train(config(music), tmp_path)
+    assert report == finished[1]
+    assert (tmp_path / "metrics.jsonl").read_text() == (finished[0] / "metrics.jsonl").read_text()
+    for name in ("network/weights.safetensors", "config.json", "report.png"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_run_whose_steps_depend_on_their_number_does_not_go_on(music, tmp_path):
+    loop.train(config(music, epochs=1, schedule="cosine"), tmp_path)
+    with pytest.raises(InputError, match=r"another config\.train\.epochs \(1 there, 2 now\)"):
+        loop.train(config(music, epochs=2, schedule="cosine"), tmp_path)
 
 
 def test_a_network_trained_on_shuffled_labels_learns_them_only(music, tmp_path):
@@ -604,15 +630,13 @@ def test_batches_take_classes_by_turns_and_artists_songs_and_clips_uniformly():
     assert np.any(Batches(clips, tracks, 6, 4, "artists")[17] != drawn[17])
 
 
-@pytest.mark.parametrize(
-    "name", ["genre3.py", "genre3.py:log", "genre3.py:augmented", "genre3.py:packaged", "music.py"]
-)
+@pytest.mark.parametrize("name", ["genre3.py", "genre3.py:log", "genre3.py:augmented", "genre3.py:builtin", "music.py"])
 def test_every_config_can_be_trained(name):
     file, _, variant = name.partition(":")
     get = runpy.run_path(str(Path(__file__).parents[1] / "configs" / file))["get_config"]
     settings = json.loads((get(variant) if variant else get()).to_json())
     recipe, augment = prepare.settings(settings)
-    assert (recipe.steps > 0) == (augment != Augment()) == (variant in ("augmented", "packaged") or file == "music.py")
+    assert (recipe.steps > 0) == (augment != Augment()) == (variant in ("augmented", "builtin") or file == "music.py")
     assert loop.wd.network(settings, 3).classes == 3
 
 

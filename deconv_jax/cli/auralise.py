@@ -1,6 +1,6 @@
 """Makes the features of a trained network audible and visible, and writes a page to listen to them.
 
-bin/auralise                                    layer 5 of built-in excerpts, as genre3 hears them, into auralised/
+bin/auralise                                    layer 5 of built-in excerpts, as builtin3 hears them, into auralised/
 bin/auralise song.mp3 folder/                   of any sound files, and of all below a folder, as real3 does
 bin/auralise --workdir=runs/mine song.mp3       a network that you trained (bin/train)
 bin/auralise --layer=all --features=top:12 --offset=30 song.mp3

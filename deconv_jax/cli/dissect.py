@@ -1,6 +1,6 @@
 """Finds out what the features of a network are, over many songs whose stems are known: names, beside false ones.
 
-bin/dissect                                     the packaged genre3, with 60 built-in songs, into dissected/
+bin/dissect                                     the packaged builtin3, with 60 built-in songs, into dissected/
 bin/dissect --network=real3 --null_workdir=shuffled3 --out=DIR
 bin/dissect --network=DIR --out=DIR/dissected   a network of yours carries its names there, and pages show them
 bin/dissect --stems=MUSDB18-HQ                  with your songs: a folder for each, a sound file for each stem

@@ -1,6 +1,6 @@
 """Makes the paper's table and figures from a trained network, beside their controls: PNG, CSV and JSON.
 
-bin/experiments                                       everything, of the packaged genre3, into experiments/
+bin/experiments                                       everything, of the packaged builtin3, into experiments/
 bin/experiments --experiment=features song.mp3        sheets of features for sound files of yours (Figures 3, 5 to 8)
 bin/experiments --experiment=invariance --network=real3 --null_workdir=shuffled3 --random_networks=5     Figure 10
 bin/experiments --experiment=invariance --signals=DIR     Figure 10 of your recordings; DIR/signals.csv names them

@@ -20,7 +20,7 @@ flags.disclaim_key_flags()
 
 log = logging.getLogger(__name__)
 
-FOR_SONGS, FOR_EXCERPTS = "real3", "genre3"
+FOR_SONGS, FOR_EXCERPTS = "real3", "builtin3"
 """Packaged networks that explain if none is named: one has learnt from real music, one tells the built-in genres."""
 
 

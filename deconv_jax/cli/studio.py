@@ -1,6 +1,6 @@
 """Opens the studio: a page on this machine to drop a song on, mute features of a network, and hear the answer change.
 
-bin/studio                                      built-in excerpts, as genre3 hears them
+bin/studio                                      built-in excerpts, as builtin3 hears them
 bin/studio --music=DIR song.mp3                 with songs of yours, as real3 does; more can be dropped on the page
 bin/studio --workdir=runs/mine --open           a network that you trained, in the browser at once
 bin/studio --network=DIR                        a network of your own (bin/import_network); list names some

@@ -21,7 +21,7 @@ from deconv_jax.system.devices import Devices, all_devices, feed
 from deconv_jax.training import evaluation
 from deconv_jax.training import workdir as wd
 from deconv_jax.training.checkpoints import Keeper, diverged, no_totals
-from deconv_jax.training.prepare import Music, check_same_run, prepare, settings
+from deconv_jax.training.prepare import Music, check_same_run, lengthen, prepare, settings
 from deconv_jax.training.recipe import Batches, Recipe
 from deconv_jax.training.step import initial_state, make_train_step, predict
 from deconv_jax.training.teachers import load_teachers
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 def train(config: dict, workdir, cache_dir=None) -> dict:
     """Trains the network that a config describes, or goes on where an interrupted run stopped.
+
+    A finished run goes on, too, where it is now to have more epochs and its learning rate is constant.
 
     Everything that is random follows from `config["seed"]` and the step, so a run that was interrupted ends with
     the numbers of one that was not. All devices of all processes share every batch (`deconv_jax.system.devices`); of
@@ -61,12 +63,13 @@ def train(config: dict, workdir, cache_dir=None) -> dict:
 def _train(config: dict, workdir: Path, cache_dir) -> dict:
     front_end = wd.front_end(config)
     first = hosts.first()
-    if first:
-        check_same_run(workdir, config)
-    done = first and (workdir / "report.json").is_file()
+    longer = first and check_same_run(workdir, config)
+    done = first and not longer and (workdir / "report.json").is_file()
     if hosts.from_first(np.int32(done)):
         return _finished(workdir, front_end, config["train"].get("keep_all", False)) if first else {}
     music = prepare(config, front_end, workdir, cache_dir)
+    if longer:
+        lengthen(workdir, config)
     run = _run(config, music, front_end)
     history, best = _fit(run, workdir)
     variables = run.devices.replicate({k: v for k, v in best.items() if k != "step"})

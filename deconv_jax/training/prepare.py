@@ -180,13 +180,17 @@ def _before() -> dict[str, dict[str, Any]]:
     return fields | {"network": networks, "data": _ADDED}
 
 
-def check_same_run(workdir: Path, config: dict) -> None:
-    """Checks that the run that is here already, if there is one, is this one."""
+def check_same_run(workdir: Path, config: dict) -> bool:
+    """Checks that the run that is here already, if there is one, is this one; True if it was to have fewer epochs.
+
+    Where the learning rate is constant, no step depends on how many there will be: such a run can go on, and ends as
+    if it had been begun with so many.
+    """
     path = workdir / "config.json"
     if not path.is_file():
         if (workdir / "fold1").is_dir():
             raise InputError(f"{files.shown(workdir)}: holds folds; name another for a single run", "workdir")
-        return
+        return False
     config = upgraded(json.loads(json.dumps(config)), "config")
     there = upgraded(wd.read_json(path, "run"), files.shown(path))
     _complete(there, config)
@@ -194,6 +198,9 @@ def check_same_run(workdir: Path, config: dict) -> None:
         there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
     if "keep_all" in config["train"]:
         there["train"]["keep_all"] = config["train"]["keep_all"]  # nor does this: from now on they are kept, or not
+    longer = there | {"train": there["train"] | {"epochs": config["train"].get("epochs")}} == config
+    if longer and _goes_on(there["train"], config["train"]):
+        return True
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
         name = changed[0][0]
@@ -203,6 +210,21 @@ def check_same_run(workdir: Path, config: dict) -> None:
             "or delete this one",
             "workdir",
         )
+    return False
+
+
+def lengthen(workdir: Path, config: dict) -> None:
+    """Makes a run one of more epochs."""
+    logging.info("This run goes on to epoch %d", config["train"]["epochs"])
+    (workdir / "report.json").unlink(missing_ok=True)  # first: a run without it is made to its end
+    files.write_json(workdir / "config.json", config)
+
+
+def _goes_on(there: dict, train: dict) -> bool:
+    """Whether the steps of a run are the first of those of one with more epochs."""
+    fewer, more = there.get("epochs"), train.get("epochs")
+    longer = isinstance(fewer, int) and isinstance(more, int) and fewer < more
+    return longer and not train.get("steps", 0) and train.get("schedule", "constant") == "constant"
 
 
 def _complete(there: dict, config: dict) -> None:
