@@ -75,9 +75,8 @@ def house(small, monkeypatch, tmp_path):
         for one in layer["names"]:
             one.update(feature=one["feature"] % 8, concept="hats")  # what the small network and these songs have
     real = workdir.load
-    monkeypatch.setattr(
-        workdir, "load", lambda n=None, **given: small if n in ("builtin3", "real3") else real(n, **given)
-    )
+    ours = ("builtin3", "genre3", "real3")
+    monkeypatch.setattr(workdir, "load", lambda n=None, **given: small if n in ours else real(n, **given))
     monkeypatch.setattr(builtin, "excerpts", lambda *_: songs)
     monkeypatch.setattr(stem_files, "build", lambda *_: folders)
     monkeypatch.setattr(dissected, "carried", lambda _: carried)
