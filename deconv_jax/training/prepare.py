@@ -198,8 +198,7 @@ def check_same_run(workdir: Path, config: dict) -> bool:
         there["data"]["failed_share"] = config["data"]["failed_share"]  # changes nothing that is trained
     if "keep_all" in config["train"]:
         there["train"]["keep_all"] = config["train"]["keep_all"]  # nor does this: from now on they are kept, or not
-    longer = there | {"train": there["train"] | {"epochs": config["train"].get("epochs")}} == config
-    if longer and _goes_on(there["train"], config["train"]):
+    if _goes_on(there, config):
         return True
     if there != config:
         changed = sorted(k for k in _flat(there).items() ^ _flat(config).items())
@@ -220,11 +219,13 @@ def lengthen(workdir: Path, config: dict) -> None:
     files.write_json(workdir / "config.json", config)
 
 
-def _goes_on(there: dict, train: dict) -> bool:
-    """Whether the steps of a run are the first of those of one with more epochs."""
-    fewer, more = there.get("epochs"), train.get("epochs")
+def _goes_on(there: dict, config: dict) -> bool:
+    """Whether a run is the beginning of one with more epochs and the same settings otherwise."""
+    train = config["train"]
+    fewer, more = there["train"].get("epochs"), train.get("epochs")
     longer = isinstance(fewer, int) and isinstance(more, int) and fewer < more
-    return longer and not train.get("steps", 0) and train.get("schedule", "constant") == "constant"
+    same = there | {"train": there["train"] | {"epochs": more}} == config
+    return longer and same and not train.get("steps", 0) and train.get("schedule", "constant") == "constant"
 
 
 def _complete(there: dict, config: dict) -> None:
