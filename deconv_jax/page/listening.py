@@ -137,7 +137,7 @@ def write(out: Path, trained: Trained, clips: Sequence[Files], mode: str) -> Pat
         "network": network.facts(trained),
         "about": network.about(trained),
         "run": "train" in trained.about["config"],
-        "scores": network.scores(trained),
+        "tested": network.tested(trained),
         "card": trained.about.get("card"),
         "norms": any(block.norm != "none" for block in trained.network.blocks),
         "addresses": [clip.address for clip in clips],

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ _NAMES = {
     "majority": "always the same genre",
     "mean log-mel": "linear model on mean log-mel spectra",
     "log-mel mean and deviation": "the same with deviations",
+    "level removed": "the same, level removed",
 }
 
 
@@ -121,20 +123,33 @@ def _report(trained: Trained) -> dict | None:
     return {"test": source["test"]} if "test" in source else None
 
 
-def scores(trained: Trained) -> list[dict]:
-    """Accuracy of the network and of its baselines on songs that it never heard; empty without a report."""
-    report = _report(trained)
-    if not report or "test" not in report:
-        return []
-    results = {"this network": report["test"], **report.get("baselines", {})}
-    return [
+def tested(trained: Trained) -> dict | None:
+    """How often the network is right beside its baselines, on music that it never heard; None where that is not known.
+
+    From its card where it has one, since a network file keeps the network's own result only, and otherwise from the
+    report of its run.
+
+    Returns:
+      "clips", "songs"; "measure", what the numbers are, "on", of which music; "rows": "name", "own", "clip", "song".
+    """
+    report, measure = _report(trained), "accuracy"
+    known: dict[str, Any] = {"measure": "Genre named right", "on": "songs never heard"}
+    results: dict[str, dict] = {}
+    if report and "test" in report:
+        results = {"network": report["test"], **report.get("baselines", {})}
+        known |= {"clips": report["test"]["by_clip"]["n"], "songs": report["test"]["by_song"]["n"]}
+    card = trained.about.get("card") or {}
+    if carded := [result for result in card.get("results", []) if result.get("rows")]:
+        measure, results = "balanced_accuracy", {row["name"]: row for row in carded[0]["rows"]}
+        known = {key: carded[0][key] for key in ("on", "clips", "songs")}
+        known["measure"] = "Genre named right, mean over the genres"
+    rows = [
         {
-            "name": _NAMES.get(name, name),
-            "clip": result["by_clip"]["accuracy"],
-            "song": result["by_song"]["accuracy"],
-            "clips": result["by_clip"]["n"],
-            "songs": result["by_song"]["n"],
-            "own": name == "this network",
+            "name": "this network" if name == "network" else _NAMES.get(name, name),
+            "own": name == "network",
+            "clip": result["by_clip"][measure],
+            "song": result["by_song"][measure],
         }
         for name, result in results.items()
     ]
+    return known | {"rows": rows} if rows else None
