@@ -224,6 +224,13 @@ def test_words_say_what_a_control_shows_as_well():
     assert change[1]["here"] == pytest.approx(0.3)
     assert change[1]["there"] == pytest.approx(0)
     assert change[1]["low"] < 0.3 < change[1]["high"]
+    dead = flat | {(5, "chord"): claims.Estimate(np.nan, np.full(500, np.nan))}
+    said = claims.change_in_words(
+        claims.change_beside(cells, dead, ["key", "chord"], [1, 5]), [1, 5], "shuffled labels"
+    )
+    assert "nan" not in said
+    assert "; chord unknown, one network having no two images to compare." in said
+    assert re.search(r"shuffled labels: key \+0\.\d\d against [+-]0\.\d\d \(difference", said)
 
 
 def test_the_sheet_shows_networks_that_never_had_a_value():

@@ -163,6 +163,16 @@ def change_beside(
     return rows
 
 
+def change_in_words(rows: list[dict], layers: Sequence[int], beside: str) -> str:
+    """What `change_beside` found, as a sentence; not a number where a network has no two images to compare."""
+    parts = []
+    for row in rows:
+        words = f"{row['here']:+.2f} against {row['there']:+.2f} (difference {row['low']:+.2f} to {row['high']:+.2f})"
+        known = np.isfinite([row["here"], row["there"]]).all()
+        parts.append(f"{row['attribute']} {words if known else 'unknown, one network having no two images to compare'}")
+    return f"Change from layer {layers[0]} to {layers[-1]}, beside {beside}: {'; '.join(parts)}."
+
+
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Mean over networks, draw by draw."""
     draws = np.mean([e.draws for e in estimates], axis=0)

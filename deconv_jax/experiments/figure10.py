@@ -239,13 +239,8 @@ def _report(measured: Correlations, cells: dict, sounds: signals.Signals, pairs:
     if len(layers) > 1:
         for name in (c for c in controls if c != "input"):
             beside[name] = claims.change_beside(cells["trained"], cells[name], attributes, layers)
-            changes = [
-                f"{r['attribute']} {r['here']:+.2f} against {r['there']:+.2f} "
-                f"(difference {r['low']:+.2f} to {r['high']:+.2f})"
-                for r in beside[name]
-            ]
             which = {"random": "random weights", "null": "shuffled labels"}[name]
-            sentences.append(f"Change from layer {layers[0]} to {layers[-1]}, beside {which}: {'; '.join(changes)}.")
+            sentences.append(claims.change_in_words(beside[name], layers, which))
     sentences.append(_left_out(measured, layers[-1]))
     return {"sentences": sentences, "claims": judged, "changes": beside, "averages": rows}
 
