@@ -323,7 +323,7 @@ def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
         return " ".join(made.page.read_text().split())
 
     words = page("words")
-    assert "From its card: right in .75 &lt;of&gt; clips. No judge of music." in words
+    assert "<dt>From its card</dt><dd>right in .75 &lt;of&gt; clips. No judge of music.</dd>" in words
     assert "no test report" not in words
 
     def row(name: str, clip: float, song: float) -> dict:
@@ -339,7 +339,7 @@ def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
         "Genre named right, mean over the genres, by clip, on 1,900 clips of 90 songs; songs &lt;never&gt; heard. "
         "By song: this network 99 %, the same, level removed 98 %.</p>" in numbers
     )
-    assert "From its card: right in .75 &lt;of&gt; clips. No judge of music." in numbers
+    assert "<dt>From its card</dt><dd>right in .75 &lt;of&gt; clips. No judge of music.</dd>" in numbers
 
 
 class Visit:
