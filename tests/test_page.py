@@ -301,6 +301,7 @@ def test_the_page_of_a_tagger_has_rows_in_hertz_and_says_what_is_not_known(tagge
     np.testing.assert_allclose(known["frequencies"], trained.front_end.frequencies(), atol=1e-3)
     assert known["layers"]["1"]["true"][1:] == [None, 5]  # mel bands are no Hz
     assert "comes with no test report" in page
+    assert "Network file written" in page
     assert "How it was trained" not in page
     assert "log 24 mel bands (energy)" in page
     inside = embedded(page)
@@ -325,6 +326,7 @@ def test_a_networks_card_says_how_good_it_is(tagger, clips, tmp_path):
     words = page("words")
     assert "<dt>From its card</dt><dd>right in .75 &lt;of&gt; clips. No judge of music.</dd>" in words
     assert "no test report" not in words
+    assert "Network file written" not in words
 
     def row(name: str, clip: float, song: float) -> dict:
         return {"name": name, "by_clip": {"balanced_accuracy": clip}, "by_song": {"balanced_accuracy": song}}

@@ -98,10 +98,11 @@ def about(trained: Trained) -> list[tuple[str, str]]:
                 f"{train['epochs']} epochs{steps}; batches of {train['batch_size']}, rate {train['learning_rate']:g}",
             )
         )
-    with contextlib.suppress(OSError):  # the folder may be gone by now, and the network still be here
-        written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
-        what = "Weights written" if "train" in config else "Network file written"
-        rows.append((what, f"{written:%-d %B %Y, %H:%M} UTC"))
+    if not trained.about.get("card"):  # a file of the package is as old as its installation
+        with contextlib.suppress(OSError):  # the folder may be gone by now, and the network still be here
+            written = datetime.datetime.fromtimestamp(trained.checkpoint.stat().st_mtime, datetime.UTC)
+            what = "Weights written" if "train" in config else "Network file written"
+            rows.append((what, f"{written:%-d %B %Y, %H:%M} UTC"))
     return rows
 
 
