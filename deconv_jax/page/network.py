@@ -140,9 +140,9 @@ def tested(trained: Trained) -> dict | None:
         results = {"network": report["test"], **report.get("baselines", {})}
         known |= {"clips": report["test"]["by_clip"]["n"], "songs": report["test"]["by_song"]["n"]}
     card = trained.about.get("card") or {}
-    if carded := [result for result in card.get("results", []) if result.get("rows")]:
-        measure, results = "balanced_accuracy", {row["name"]: row for row in carded[0]["rows"]}
-        known = {key: carded[0][key] for key in ("on", "clips", "songs")}
+    if carded := next((result for result in card.get("results", []) if "rows" in result), None):
+        measure, results = "balanced_accuracy", {row["name"]: row for row in carded["rows"]}
+        known = {key: carded[key] for key in ("on", "clips", "songs")}
         known["measure"] = "Genre named right, mean over the genres"
     rows = [
         {
